@@ -1,0 +1,47 @@
+"""Neuronal membranes in electron microscopy (ISBI 2012): a 2D U-Net on 512 x 512 slices.
+
+    python launch.py --config configs/unet2d_isbi.py --config.data.root=DIR [:minutes=20]
+
+DIR holds image/ and label/ with PNG files of equal names. Neighbouring slices look alike, so the held-out slices are
+one contiguous block (fold 0 of 5).
+"""
+
+from jaxseg.config import base_config, parse_arg
+
+
+def get_config(arg=None):
+    arg = parse_arg(arg, debug=False, minutes=20)
+    config = base_config()
+
+    config.data.name = "image_mask"
+    config.data.images = "image/{stem}.png"
+    config.data.labels = "label/{stem}.png"
+    config.data.label_values = (255, 0)
+    config.data.classes = ("cell", "membrane")
+    config.data.split_kind = "blocks"
+    config.data.batch_size = 4
+    config.data.patch_size = (192, 192)
+    config.data.foreground = 0.0
+    config.data.crop = False
+
+    config.model.ndim = 2
+    config.model.features = (16, 32, 64, 128)
+    config.augment = "em"
+    config.loss = "dice_loss + cross_entropy"
+
+    config.optim.lr = 2e-3
+    config.optim.warmup_steps = 20
+    config.train.total_minutes = float(arg.minutes)
+    config.train.eval_steps = 200
+    config.predict.window = (256, 256)
+    config.predict.tta = True
+
+    if arg.debug:
+        config.data.patch_size = (32, 32)
+        config.data.batch_size = 2
+        config.model.features = (4, 8)
+        config.predict.tta = False
+        config.train.total_minutes = None
+        config.train.total_steps = 2
+        config.train.eval_cases = 1
+    return config

@@ -1,0 +1,40 @@
+"""Hippocampus in T1-weighted MRI (Medical Segmentation Decathlon, Task 4): anterior and posterior part, 3D U-Net.
+
+    python launch.py --config configs/unet3d_hippocampus.py:minutes=10 --config.data.root=DIR
+
+DIR is the Decathlon folder (dataset.json, imagesTr, labelsTr); subjects.csv in it names which cases are two sides of
+one person, and no person is on both sides of the split.
+"""
+
+from jaxseg.config import base_config, parse_arg
+
+
+def get_config(arg=None):
+    arg = parse_arg(arg, debug=False, minutes=10)
+    config = base_config()
+
+    config.data.name = "msd"
+    config.data.subjects = "subjects.csv"
+    config.data.batch_size = 2
+    config.data.patch_size = (40, 56, 40)
+    config.data.foreground = 1.0
+
+    config.model.features = (16, 32, 64, 128)
+    config.augment = "nnunet"
+
+    config.optim.lr = 3e-3
+    config.optim.warmup_steps = 20
+    config.optim.ema = 0.99
+    config.train.total_minutes = float(arg.minutes)
+    config.train.eval_steps = 200
+    config.train.eval_cases = 10
+    config.predict.tta = True
+
+    if arg.debug:
+        config.data.patch_size = (16, 16, 16)
+        config.model.features = (4, 8)
+        config.predict.tta = False
+        config.train.total_minutes = None
+        config.train.total_steps = 2
+        config.train.eval_cases = 1
+    return config

@@ -1,0 +1,222 @@
+"""Every setting of an experiment, with its default; a config file forks this and changes what it needs."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict, config_dict
+
+from jaxseg.typing import UserError
+
+optional = config_dict.placeholder  # a field that is unset until somebody sets it, but has its type from the start
+
+
+def base_config() -> ConfigDict:
+    """Returns the defaults: a small U-Net for semantic segmentation; `data.name` and the duration are still unset."""
+    config = ConfigDict()
+    config.seed = 0
+    config.data = _data()
+    config.model = ConfigDict({"name": "unet", "ndim": 3, "features": (16, 32, 64), "deep_supervision": True})
+    config.loss = "dice_loss(ignore_background=True) + cross_entropy"
+    config.augment = "nnunet"
+    config.optim = ConfigDict(
+        {
+            "name": "adamw",  # sgd, adam, adamw, lamb
+            "lr": 1e-3,
+            "schedule": "cosine",  # constant, poly(power=0.9), cosine(final=0.0)
+            "warmup_steps": 0,
+            "weight_decay": 1e-5,
+            "no_decay": r"(bias|scale)$",  # parameters whose path matches this are not decayed
+            "momentum": 0.99,  # sgd only
+            "clip_norm": 12.0,  # 0 turns clipping off
+            "accumulate": 1,  # micro-batches a step; divides data.batch_size
+            "ema": 0.0,  # decay of the running average of the weights; 0 turns it off
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "total_steps": optional(int),
+            "total_epochs": optional(float),  # an epoch is one pass: training cases / batch size
+            "total_minutes": optional(float),  # times the first steps, then fixes the number of steps
+            "ckpt_steps": 250,
+            "eval_steps": 250,
+            "log_steps": 10,
+            "eval_cases": 0,  # how many held-out cases to score while training; 0: all
+            "patience": 0,  # stop after so many evaluations without a better Dice; 0: never
+            "dtype": "auto",  # compute type: bfloat16 on accelerators, float32 on CPU
+        }
+    )
+    config.predict = ConfigDict(
+        {
+            "window": optional(tuple),  # unset: the training patch
+            "overlap": 0.5,
+            "weight": "gaussian",
+            "batch_size": 1,
+            "tta": False,  # average over flips of the axes that augmentation may mirror
+            "postprocess": "",  # such as "keep_largest|fill_holes|remove_small(min_voxels=20)"
+            "checkpoint": "best",  # best, latest, or a step number
+            "probabilities": False,
+        }
+    )
+    config.evaluate = ConfigDict({"tolerance_mm": 1.0, "surfaces": True, "curves": False, "overlays": 6})
+    config.parallel = ConfigDict({"kind": "pmap", "spatial": 1})
+    return config
+
+
+def _data() -> ConfigDict:
+    return ConfigDict(
+        {
+            "name": optional(str),  # nnunet_raw, msd, image_mask, tfds, mni, or my_lab.module:function
+            "root": optional(str),
+            "images": optional(str),
+            "labels": optional(str),
+            "roi": optional(str),
+            "label_values": optional(tuple),
+            "label_threshold": optional(float),
+            "classes": optional(tuple),
+            "subjects": optional(str),
+            "flip_pairs": optional(tuple),
+            "builder": optional(str),
+            "split": optional(str),
+            "data_dir": optional(str),
+            "step": optional(int),
+            "downsample": optional(int),
+            "store": optional(str),  # where prepared cases lie; unset: WORKDIR/prepared
+            "fold": "0",
+            "folds": 5,
+            "split_kind": "nnunet",  # nnunet: its seeded shuffle, by subject; blocks: neighbours stay together
+            "batch_size": 2,
+            "patch_size": (64, 64, 64),
+            "spacing": "keep",  # keep, median (nnU-Net's rule), or millimetres such as "1.5,1,1" in z,y,x
+            "normalize": "auto",  # auto (by channel name), or one of zscore, zscore_mask, ct, unit, rgb, none a channel
+            "orientation": "canonical",
+            "crop": True,
+            "foreground": 1 / 3,  # share of each batch that must show a labelled class
+            "workers": 2,
+        }
+    )
+
+
+def parse_arg(arg: str | None, **defaults) -> ConfigDict:
+    """Reads what stands behind the colon of `--config file.py:debug,minutes=10`.
+
+    Args:
+      arg: comma-separated `name=value`; a bare name means True.
+      **defaults: every name the config understands, with its default.
+
+    Raises:
+      UserError: a name that is not among the defaults.
+    """
+    given = {}
+    for item in filter(None, (arg or "").split(",")):
+        name, equals, value = item.partition("=")
+        if name not in defaults:
+            raise UserError(f"The config knows no argument {name!r} behind its colon; it takes {', '.join(defaults)}.")
+        given[name] = _literal(value) if equals else True
+    return ConfigDict({**defaults, **given})
+
+
+def _literal(text: str):
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text  # an unquoted word is a string
+
+
+def spacing_of(config: ConfigDict) -> str | tuple[float, ...]:
+    """Returns "keep", "median" or the target spacing in mm (z, y, x)."""
+    text = config.data.spacing
+    return text if text in ("keep", "median") else tuple(float(value) for value in text.split(","))
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises one UserError that lists every problem of the config, each with its field and the fix."""
+    problems = list(_problems(config))
+    if problems:
+        raise UserError("The config cannot be run: " + " ".join(f"({n}) {text}" for n, text in enumerate(problems, 1)))
+
+
+def _problems(config: ConfigDict) -> Iterator[str]:
+    durations = {name: config.train[name] for name in ("total_steps", "total_epochs", "total_minutes")}
+    given = [name for name, value in durations.items() if value is not None]
+    if len(given) != 1:
+        found = " and ".join(f"train.{name}" for name in given) or "none"
+        yield f"exactly one of train.total_steps, total_epochs, total_minutes must be set, found {found}."
+    for name in given:
+        if durations[name] <= 0:
+            yield f"train.{name} must be positive, got {durations[name]}."
+    if config.data.name is None:
+        yield "data.name is not set; add --config.data.name=msd (or nnunet_raw, image_mask, tfds)."
+    yield from _data_problems(config.data)
+    yield from _number_problems(config)
+    ndim = config.model.get("ndim", len(config.data.patch_size))
+    if ndim not in (2, 3):
+        yield f"model.ndim must be 2 or 3, got {ndim}."
+    if len(config.data.patch_size) != ndim:
+        yield f"data.patch_size {config.data.patch_size} must have model.ndim = {ndim} entries."
+    if config.predict.window is not None and len(config.predict.window) != ndim:
+        yield f"predict.window {config.predict.window} must have model.ndim = {ndim} entries."
+    if config.parallel.kind not in ("pmap", "mesh"):
+        yield f"parallel.kind must be 'pmap' or 'mesh', got {config.parallel.kind!r}."
+    if config.parallel.spatial > 1 and config.parallel.kind != "mesh":
+        yield "parallel.spatial > 1 needs parallel.kind='mesh'."
+    try:
+        re.compile(config.optim.no_decay)
+    except re.error as error:
+        yield f"optim.no_decay is not a regular expression: {error}."
+
+
+def _data_problems(data: ConfigDict) -> Iterator[str]:
+    if not data.fold.isdigit() and data.fold != "all":
+        yield f"data.fold must be '0' to '{data.folds - 1}' or 'all', got {data.fold!r}."
+    elif data.fold.isdigit() and int(data.fold) >= data.folds:
+        yield f"data.fold is {data.fold} but there are data.folds = {data.folds}, counted from 0."
+    if any(size < 1 for size in data.patch_size):
+        yield f"data.patch_size must be positive, got {data.patch_size}."
+    if data.split_kind not in ("nnunet", "blocks"):
+        yield f"data.split_kind must be 'nnunet' or 'blocks', got {data.split_kind!r}."
+    if data.orientation not in ("canonical", "keep"):
+        yield f"data.orientation must be 'canonical' or 'keep', got {data.orientation!r}."
+    if data.spacing not in ("keep", "median"):
+        try:
+            numbers = [float(value) for value in data.spacing.split(",")]
+        except ValueError:
+            numbers = []
+        if not numbers or min(numbers) <= 0:
+            yield f"data.spacing must be keep, median or positive mm such as 1.5,1,1; got {data.spacing!r}."
+
+
+def _number_problems(config: ConfigDict) -> Iterator[str]:
+    least = {
+        "data.batch_size": 1,
+        "data.folds": 2,
+        "data.workers": 1,
+        "optim.accumulate": 1,
+        "train.ckpt_steps": 1,
+        "train.eval_steps": 1,
+        "train.log_steps": 1,
+        "predict.batch_size": 1,
+        "parallel.spatial": 1,
+        "optim.lr": 0.0,
+        "optim.weight_decay": 0.0,
+        "optim.clip_norm": 0.0,
+    }
+    for path, smallest in least.items():
+        value = _get(config, path)
+        if not value >= smallest:
+            yield f"{path} must be at least {smallest}, got {value}."
+    for path in ("data.foreground", "predict.overlap", "optim.ema"):
+        value = _get(config, path)
+        if not 0 <= value <= 1 or (value == 1 and path != "data.foreground"):
+            yield f"{path} is a fraction from 0 to below 1, got {value}."
+    if config.data.batch_size % config.optim.accumulate:
+        micro = config.optim.accumulate
+        yield f"data.batch_size = {config.data.batch_size} must be a multiple of optim.accumulate = {micro}."
+    if config.train.dtype not in ("auto", "float32", "bfloat16"):
+        yield f"train.dtype must be auto, float32 or bfloat16, got {config.train.dtype!r}."
+
+
+def _get(config: ConfigDict, path: str):
+    for name in path.split("."):
+        config = config[name]
+    return config

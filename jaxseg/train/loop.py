@@ -1,0 +1,180 @@
+"""The training loop: effects live here (clock, files, signals), arithmetic does not."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxseg.train.checkpoint import Checkpoints
+from jaxseg.train.state import State
+from jaxseg.typing import UserError
+
+
+class Cadence(NamedTuple):
+    """After how many steps what happens; `patience` counts evaluations without a better score, 0 never stops."""
+
+    log: int
+    evaluate: int
+    checkpoint: int
+    patience: int = 0
+
+
+class Outcome(NamedTuple):
+    """How a run ended: the last state, and why it stopped before the horizon ("" when it did not)."""
+
+    state: State
+    interrupted: str
+
+
+class Progress(NamedTuple):
+    """What early stopping has to remember; stored in every checkpoint's metadata."""
+
+    best: float = -1.0
+    best_step: int = 0
+    stale: int = 0
+
+    def after(self, score: float, step: int) -> "Progress":
+        """Returns the record after one more evaluation."""
+        if score > self.best:
+            return Progress(score, step, 0)
+        return self._replace(stale=self.stale + 1)
+
+
+def run(
+    state: State,
+    *,
+    step_fn: Callable,
+    batches: Iterator[dict],
+    key: jax.Array,
+    cadence: Cadence,
+    checkpoints: Checkpoints,
+    metadata: dict[str, Any],
+    evaluate: Callable[[State], dict[str, float]] | None,
+    summarize: Callable[[dict], dict[str, float]],
+    write: Callable[[int, dict], None],
+    show: Callable[..., None],
+) -> Outcome:
+    """Runs from `state.step` to `state.horizon`; saves on the way, at the end, and when asked to stop.
+
+    Args:
+      state: fresh or restored; donated.
+      step_fn: compiled `(state, batch, key) -> (state, metrics)`.
+      batches: device batches from `state.step` on.
+      key: the run's root key; the step folds its own number in.
+      cadence: how often to log, evaluate, save.
+      checkpoints: where states go.
+      metadata: stored with each; "progress" is kept up to date in it.
+      evaluate: `state -> {"dice": ..., ...}` on held-out cases, None without any.
+      summarize: device metrics of one step -> numbers for logs.
+      write: `(step, numbers)` to files.
+      show: progress bar.
+
+    Raises:
+      UserError: loss or gradient was not finite; the state before it has been saved.
+    """
+    step, horizon = int(state.step), int(state.horizon)
+    record = Progress(**metadata.get("progress", {}))
+    tempo = _Tempo(step)
+    metrics = None
+    with _stop_signals() as stopped:
+        while step < horizon and not stopped and not _is_stale(record, cadence):
+            batch = next(batches)
+            # The check waits for the step before this one only, so the device always has work queued.
+            _check_finite(metrics, step, state, checkpoints, metadata)
+            first, (state, metrics) = metrics is None, step_fn(state, batch, key)
+            step += 1
+            if step % cadence.log == 0 or step == horizon or first:
+                figures = summarize(jax.device_get(metrics))
+                seconds = tempo.lap(step)
+                write(step, {**{f"train/{name}": value for name, value in figures.items()}, "seconds_a_step": seconds})
+                images = metadata["batch_size"] / seconds
+                show(step, loss=figures["loss"], dice=figures.get("dice", float("nan")), images_s=images)
+            score = None
+            if evaluate is not None and (step % cadence.evaluate == 0 or step == horizon):
+                _check_finite(metrics, step, state, checkpoints, metadata)
+                score, record = _evaluate(evaluate, state, step, record, metadata, write)
+                tempo.restart(step)
+            if score is not None or step % cadence.checkpoint == 0 or step == horizon:
+                _check_finite(metrics, step, state, checkpoints, metadata)
+                checkpoints.save(state, metadata, score=score)
+        if stopped:
+            checkpoints.save(state, metadata)
+            return Outcome(state, f"stopped by {stopped[0]} after step {step}; the same command resumes there")
+    if step < horizon:
+        return Outcome(state, f"no better Dice in {record.stale} evaluations, best {record.best:.4f}")
+    return Outcome(state, "")
+
+
+class _Tempo:
+    """Seconds a step since the last look, without the time that evaluation takes."""
+
+    def __init__(self, step: int):
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        self._step, self._began = step, time.monotonic()
+
+    def lap(self, step: int) -> float:
+        seconds = (time.monotonic() - self._began) / max(1, step - self._step)
+        self.restart(step)
+        return seconds
+
+
+def _is_stale(record: Progress, cadence: Cadence) -> bool:
+    return bool(cadence.patience) and record.stale >= cadence.patience
+
+
+def _evaluate(evaluate, state, step, record, metadata, write) -> tuple[float, Progress]:
+    """Scores the held-out cases; a Dice without any counted class is no better than 0."""
+    values = evaluate(state)
+    write(step, {f"val/{name}": value for name, value in values.items()})
+    score = values["dice"] if np.isfinite(values["dice"]) else 0.0
+    record = record.after(score, step)
+    metadata["progress"] = record._asdict()
+    return score, record
+
+
+def _check_finite(metrics: dict | None, step: int, state: State, checkpoints: Checkpoints, metadata: dict) -> None:
+    if metrics is None or bool(jax.device_get(metrics["finite"])):
+        return
+    checkpoints.save(state, metadata)
+    checkpoints.close()
+    raise UserError(
+        f"Step {step} gave a loss or gradient that is not finite (loss {float(jax.device_get(metrics['loss']))}); the "
+        f"parameters before it are saved in {checkpoints.folder}: lower optim.lr, set optim.clip_norm, or look for "
+        "extreme intensities with data.normalize."
+    )
+
+
+def seconds_a_step(step_fn: Callable, state: State, batches: Iterator[dict], key: jax.Array, *, steps: int) -> float:
+    """Times `steps` real steps on a copy of the state, after one that compiles; the copy is thrown away."""
+    copy = jax.tree.map(lambda x: x.copy(), state)
+    copy, metrics = step_fn(copy, next(batches), key)
+    jax.block_until_ready(metrics)
+    began = time.monotonic()
+    for _ in range(steps):
+        copy, metrics = step_fn(copy, next(batches), key)
+    jax.block_until_ready(metrics)
+    return (time.monotonic() - began) / steps
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[str]]:
+    """Yields a list that is empty until Ctrl-C or SIGTERM arrives; a second Ctrl-C interrupts at once."""
+    caught: list[str] = []
+
+    def note(number, _):
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(signal.Signals(number).name)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

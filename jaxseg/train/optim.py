@@ -1,0 +1,89 @@
+"""Optimisers from optax by name; the learning rate stays outside, so that the horizon can be known late."""
+
+import functools
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from jaxseg import registry
+from jaxseg.typing import UserError
+
+Schedule = Callable[[Array, Array], Array]  # (step, horizon) -> factor of the base rate
+
+SCHEDULES = {
+    "constant": "jaxseg.train.optim:constant",
+    "poly": "jaxseg.train.optim:poly",
+    "cosine": "jaxseg.train.optim:cosine",
+}
+NAMES = ("sgd", "adam", "adamw", "lamb")
+
+
+def constant(progress: Float[Array, ""]) -> Float[Array, ""]:
+    """The base rate throughout."""
+    return jnp.ones_like(progress)
+
+
+def poly(progress: Float[Array, ""], *, power: float = 0.9) -> Float[Array, ""]:
+    """(1 - progress)^power, as in DeepLab and nnU-Net (power 0.9)."""
+    return (1.0 - progress) ** power
+
+
+def cosine(progress: Float[Array, ""], *, final: float = 0.0) -> Float[Array, ""]:
+    """Half a cosine from 1 to `final` (Loshchilov and Hutter 2017)."""
+    return final + (1.0 - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+
+
+def schedule(text: str, *, lr: float, warmup_steps: int = 0) -> Schedule:
+    """Returns `(step, horizon) -> learning rate`: a linear warm-up, then the named decay until the horizon.
+
+    Raises:
+      UserError: an unknown schedule name.
+    """
+    decay = registry.build(text, SCHEDULES, kind="schedule")
+
+    def rate(step: Array, horizon: Array) -> Array:
+        step, horizon = step.astype(jnp.float32), horizon.astype(jnp.float32)
+        progress = jnp.clip((step - warmup_steps) / jnp.maximum(horizon - warmup_steps, 1.0), 0.0, 1.0)
+        warmup = jnp.minimum(1.0, (step + 1.0) / (warmup_steps + 1.0))
+        return lr * warmup * decay(progress)
+
+    return rate
+
+
+def decay_mask(params: PyTree, *, no_decay: str) -> PyTree:
+    """True for every parameter whose path ("encoder_0/conv/kernel") does not match the pattern."""
+    pattern = re.compile(no_decay)
+
+    def decays(path, _):
+        return not pattern.search("/".join(str(getattr(part, "key", part)) for part in path))
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def optimizer(
+    name: str, *, weight_decay: float, no_decay: str, momentum: float = 0.99, clip_norm: float = 0.0
+) -> optax.GradientTransformation:
+    """Returns the direction of descent, not yet scaled by the learning rate.
+
+    `sgd` is Nesterov's with the decay inside the gradient (as PyTorch and nnU-Net have it), `adam` likewise; `adamw`
+    and `lamb` decay beside the gradient.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    mask = functools.partial(decay_mask, no_decay=no_decay) if no_decay else None
+    decay = [optax.add_decayed_weights(weight_decay, mask)] if weight_decay else []
+    clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    chains = {
+        "sgd": [*clip, *decay, optax.trace(momentum, nesterov=True)],
+        "adam": [*clip, *decay, optax.scale_by_adam()],
+        "adamw": [*clip, optax.scale_by_adam(), *decay],
+        "lamb": [*clip, optax.scale_by_adam(eps=1e-6), *decay, optax.scale_by_trust_ratio()],
+    }
+    if name not in chains:
+        raise UserError(f"optim.name must be one of {', '.join(chains)}, got {name!r}.")
+    return optax.chain(*chains[name])

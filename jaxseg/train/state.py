@@ -1,0 +1,57 @@
+"""Everything that training carries from step to step, as arrays only, so that a checkpoint is the whole truth."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree, UInt32
+
+from jaxseg.typing import Task
+
+
+class State(NamedTuple):
+    """One logical copy of the training state.
+
+    Attributes:
+      step: number of updates done.
+      horizon: number of updates planned; the schedule ends there.
+      params: parameter group -> pytree.
+      extra: what the task carries beside parameters (BatchNorm statistics, an image pool).
+      opt_state: parameter group -> optimiser state.
+      ema: running average of `params`, empty when it is off.
+    """
+
+    step: Int[Array, ""]
+    horizon: Int[Array, ""]
+    params: dict[str, PyTree]
+    extra: dict[str, PyTree]
+    opt_state: dict[str, PyTree]
+    ema: dict[str, PyTree]
+
+
+def create(
+    key: PRNGKeyArray | UInt32[Array, "2"],
+    task: Task,
+    image: Array,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    *,
+    horizon: int,
+    ema: bool,
+) -> State:
+    """Initialises the task's parameters and one optimiser state a parameter group."""
+    params, extra = task.init(key, image)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        horizon=jnp.asarray(horizon, jnp.int32),
+        params=params,
+        extra=extra,
+        opt_state={group: optimizers[group].init(tree) for group, tree in params.items()},
+        ema=jax.tree.map(jnp.copy, params) if ema else {},
+    )
+
+
+def inference_variables(state: State) -> dict[str, PyTree]:
+    """Returns what `task.predict` takes: averaged parameters where training kept them, else the last ones."""
+    return {"params": state.ema or state.params, "extra": state.extra}

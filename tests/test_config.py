@@ -1,0 +1,84 @@
+"""Configs: every file builds, every problem is told at once."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from jaxseg import config as configs
+from jaxseg import registry
+from jaxseg.typing import UserError
+
+FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("arg", [None, "debug"])
+def test_every_config_is_valid(path, arg):
+    config = load(path).get_config(arg)
+    if config.data.name is None:
+        config.data.name = "msd"
+    configs.validate(config)
+    assert "python launch.py --config configs/" + path.name in load(path).__doc__
+
+
+def test_all_problems_are_reported_together():
+    config = configs.base_config()
+    config.data.fold = "9"
+    config.data.patch_size = (8, 8)
+    config.optim.lr = -1.0
+    config.parallel.kind = "magic"
+    with pytest.raises(UserError) as caught:
+        configs.validate(config)
+    text = str(caught.value)
+    for field in ("train.total_steps", "data.name", "data.fold", "data.patch_size", "optim.lr", "parallel.kind"):
+        assert field in text
+
+
+def test_two_durations_are_refused():
+    config = configs.base_config()
+    config.data.name = "msd"
+    config.train.total_steps = 5
+    config.train.total_minutes = 1.0
+    with pytest.raises(UserError, match="exactly one of"):
+        configs.validate(config)
+
+
+def test_parse_arg():
+    arg = configs.parse_arg("debug,minutes=2.5,name=abc", debug=False, minutes=10.0, name="")
+    assert arg.debug is True and arg.minutes == 2.5 and arg.name == "abc"
+    assert configs.parse_arg(None, debug=False).debug is False
+    with pytest.raises(UserError, match="no argument 'debgu'"):
+        configs.parse_arg("debgu", debug=False)
+
+
+def test_registry_names_the_nearest():
+    table = {"dice_loss": "jaxseg.losses:dice_loss", "focal_loss": "jaxseg.losses:focal_loss"}
+    with pytest.raises(UserError, match="did you mean dice_loss"):
+        registry.resolve("dice_lose", table, kind="loss")
+    assert registry.resolve("math:sqrt", table, kind="loss")(4.0) == 2.0
+    with pytest.raises(UserError, match="cannot be imported"):
+        registry.resolve("math:nothing", table, kind="loss")
+
+
+@pytest.mark.parametrize("text", ["f(1)", "f(a=", "(a=1)", "f(a=b)"])
+def test_bad_calls_are_told(text):
+    with pytest.raises(UserError, match="should read name"):
+        registry.parse_call(text)
+
+
+def test_spacing_forms():
+    config = configs.base_config()
+    assert configs.spacing_of(config) == "keep"
+    config.data.spacing = "1.5,1,1"
+    assert configs.spacing_of(config) == (1.5, 1.0, 1.0)
+    config.data.spacing = "0,1,1"
+    with pytest.raises(UserError, match="positive mm"):
+        configs.validate(config)

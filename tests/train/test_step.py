@@ -1,0 +1,138 @@
+"""The step: same numbers under jit, pmap and a mesh, one trace, safe against numbers that are not finite."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toys
+
+from jaxseg.train import optim, parallel
+from jaxseg.typing import UserError
+
+
+def test_sgd_step_by_hand():
+    run, state = toys.make()
+    data = toys.batch()
+    state, metrics = jax.jit(run)(state, data, toys.KEY)
+    error = data["image"] @ np.ones(3) - data["label"]
+    gradient = 2 * data["image"].T @ error / 4
+    # Nesterov's first step: gradient + momentum * gradient.
+    np.testing.assert_allclose(state.params["model"]["kernel"], 1 - 0.1 * 1.9 * gradient, rtol=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(float((error**2).mean()), rel=1e-5)
+    assert int(state.step) == 1 and float(state.extra["model"]["seen"]) == 1
+
+
+def test_accumulation_equals_the_whole_batch():
+    whole, state = toys.make(augment=toys.add_noise)
+    parts, _ = toys.make(augment=toys.add_noise, accumulate=2)
+    one, _ = jax.jit(whole)(state, toys.batch(), toys.KEY)
+    two, _ = jax.jit(parts)(state, toys.batch(), toys.KEY)
+    np.testing.assert_allclose(one.params["model"]["kernel"], two.params["model"]["kernel"], rtol=1e-5)
+
+
+def test_ema_follows_with_a_late_decay():
+    run, state = toys.make(ema=0.99)
+    state, _ = jax.jit(run)(state, toys.batch(), toys.KEY)
+    expected = 0.1 * 1.0 + 0.9 * state.params["model"]["kernel"]  # first decay (1 + 0) / (10 + 0)
+    np.testing.assert_allclose(state.ema["model"]["kernel"], expected, rtol=1e-5)
+
+
+def test_not_finite_keeps_the_state():
+    run, state = toys.make(toys.toy_task(float("inf")), ema=0.9)
+    after, metrics = jax.jit(run)(state, toys.batch(), toys.KEY)
+    assert not bool(metrics["finite"])
+    assert int(after.step) == 1
+    for left, right in zip(jax.tree.leaves(state._replace(step=0)), jax.tree.leaves(after._replace(step=0))):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_one_trace_for_many_steps():
+    traces = []
+    run, state = toys.make()
+
+    def counted(*args):
+        traces.append(1)
+        return run(*args)
+
+    compiled = jax.jit(counted)
+    for number in range(3):
+        state, _ = compiled(state, toys.batch(number), toys.KEY)
+    assert len(traces) == 1
+
+
+def test_augmentation_differs_between_steps_and_samples():
+    run, state = toys.make(augment=toys.add_noise)
+    first, _ = jax.jit(run)(state, toys.batch(), toys.KEY)
+    later, _ = jax.jit(run)(state._replace(step=jnp.int32(5)), toys.batch(), toys.KEY)
+    assert not np.allclose(first.params["model"]["kernel"], later.params["model"]["kernel"])
+
+
+DEVICES = """
+import sys; sys.path.insert(0, {folder!r})
+import jax, numpy as np, toys as t
+from jaxseg.train import parallel
+run, state = t.make(augment=t.add_noise, ema=0.9, accumulate={accumulate})
+compiled, put = parallel.wrap(run, kind={kind!r})
+for number in range(3):
+    state, metrics = compiled(state, put(t.batch(number, 8)), t.KEY)
+print(*np.asarray(state.params["model"]["kernel"]).tolist(), float(metrics["loss"]), jax.device_count())
+"""
+
+
+@pytest.mark.parametrize("kind, devices, accumulate", [("pmap", 1, 1), ("pmap", 4, 1), ("mesh", 4, 1), ("pmap", 2, 2)])
+def test_same_numbers_on_any_number_of_devices(kind, devices, accumulate):
+    code = DEVICES.format(folder=os.path.dirname(toys.__file__), kind=kind, accumulate=accumulate)
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": flags}
+    )
+    assert done.returncode == 0, done.stderr
+    *numbers, count = map(float, done.stdout.split())
+    assert count == devices
+    run, state = toys.make(augment=toys.add_noise, ema=0.9)
+    for number in range(3):
+        state, metrics = jax.jit(run)(state, toys.batch(number, 8), toys.KEY)
+    expected = [*np.asarray(state.params["model"]["kernel"]), float(metrics["loss"])]
+    np.testing.assert_allclose(numbers, expected, rtol=2e-5)
+
+
+def test_batch_that_does_not_divide_is_told(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    parallel.check_batch(8)
+    parallel.check_batch(2, spatial=2)
+    with pytest.raises(UserError, match="multiple of the 4 devices, such as 4"):
+        parallel.check_batch(6)
+
+
+@pytest.mark.parametrize("name", optim.NAMES)
+def test_every_optimizer_descends(name):
+    run, state = toys.make(name=name, clip_norm=1.0, decay=1e-4)
+    compiled = jax.jit(run)
+    losses = []
+    for _ in range(20):
+        state, metrics = compiled(state, toys.batch(), toys.KEY)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
+
+
+def test_schedules_by_hand():
+    rate = optim.schedule("poly(power=0.9)", lr=0.01)
+    assert float(rate(jnp.int32(0), jnp.int32(100))) == pytest.approx(0.01)
+    assert float(rate(jnp.int32(50), jnp.int32(100))) == pytest.approx(0.01 * 0.5**0.9)
+    warm = optim.schedule("cosine(final=0.1)", lr=1.0, warmup_steps=4)
+    assert float(warm(jnp.int32(0), jnp.int32(10))) == pytest.approx(0.2)
+    assert float(warm(jnp.int32(10), jnp.int32(10))) == pytest.approx(0.1)
+
+
+def test_decay_mask_by_name():
+    params = {"conv": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}, "norm": {"scale": jnp.ones(2)}}
+    mask = optim.decay_mask(params, no_decay=r"(bias|scale)$")
+    assert mask == {"conv": {"kernel": True, "bias": False}, "norm": {"scale": False}}
+    direction = optim.optimizer("sgd", weight_decay=0.5, no_decay=r"(bias|scale)$", momentum=0.0)
+    updates, _ = direction.update(jax.tree.map(jnp.zeros_like, params), direction.init(params), params)
+    assert float(optax.tree.norm(updates["norm"])) == 0 and float(updates["conv"]["kernel"][0]) == 0.5

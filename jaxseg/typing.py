@@ -69,9 +69,11 @@ class DataSet(NamedTuple):
       classes: class names by id, background first.
       label_values: the value that stands for each class in the user's own files, written back by predict.
       flip_pairs: pairs of class ids that a left-right flip exchanges.
-      regions: None for exclusive classes (softmax); else tuples of class ids, one a sigmoid output.
+      regions: None for exclusive classes (softmax); else tuples of class ids, one a sigmoid output; the first id of a
+        tuple is the class that a prediction writes for it and that bears its name.
       load: `case -> Sample`; raises UserError.
       digest: `case -> hex string` of the input bytes.
+      ignore_value: the value in the user's files of pixels that may not count, or None.
     """
 
     cases: tuple[Case, ...]
@@ -82,6 +84,7 @@ class DataSet(NamedTuple):
     regions: tuple[tuple[int, ...], ...] | None
     load: Callable[[Case], Sample]
     digest: Callable[[Case], str]
+    ignore_value: int | None = None
 
 
 ReadFn = Callable[..., Volume]  # path -> Volume

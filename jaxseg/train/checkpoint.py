@@ -74,14 +74,14 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))["metadata"]
 
     def restore(self, like: State, *, step: int) -> Restored:
-        """Reads a stored step into the shapes of `like`.
+        """Reads a stored step into the shapes of `like` (arrays, or what `jax.eval_shape` gives).
 
         Raises:
-          UserError: the checkpoint holds another model; the first differing parameters are named.
+          UserError: the checkpoint holds another model; the first differing parameter is named.
         """
         stored = self._manager.item_metadata(step)["state"]
         _compare(_shapes(getattr(stored, "tree", stored)), _shapes(like), self.folder / str(step))
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        target = jax.tree.map(_target, like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target), metadata=ocp.args.JsonRestore())
         items = self._manager.restore(step, args=args)
         return Restored(items["state"], step, items["metadata"])
@@ -90,6 +90,12 @@ class Checkpoints:
         """Waits for the background writer."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _target(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Arrays come back where `like` has them; shapes alone mean this host's first device."""
+    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _score(metrics: Mapping[str, float] | None) -> float:

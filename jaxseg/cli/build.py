@@ -1,0 +1,197 @@
+"""From a config to the parts of an experiment: data set, prepared cases, task, optimiser, loader."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxseg import losses, models, tasks
+from jaxseg.data import augment, datasets, loader, preprocess, splits, store
+from jaxseg.train import optim, parallel
+from jaxseg.typing import DataSet, Task, UserError
+
+# Fields of config.data that are options of a layout; the others are read here.
+LAYOUT_OPTIONS = (
+    "images", "labels", "roi", "label_values", "label_threshold", "classes", "subjects", "flip_pairs",
+    "builder", "split", "data_dir", "step", "downsample",
+)  # fmt: skip
+
+
+class Facts(NamedTuple):
+    """What the data set says about itself, as stored in config.json, so that predict needs no data set."""
+
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    label_values: tuple[int, ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    regions: tuple[tuple[int, ...], ...] | None
+    ignore_value: int | None
+
+
+def facts(dataset: DataSet) -> Facts:
+    """Returns the part of a data set's description that outlives its files."""
+    return Facts(**{name: getattr(dataset, name) for name in Facts._fields})
+
+
+def stored_facts(record: dict[str, Any]) -> Facts:
+    """The inverse of writing `facts(...)._asdict()` to JSON."""
+
+    def tuples(value):
+        return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+
+    return Facts(**{name: tuples(value) for name, value in record["dataset"].items()})
+
+
+def dataset(config: ConfigDict) -> DataSet:
+    """Lists the data set; only fields that are set are handed to the layout, which refuses those it does not take."""
+    options = {name: config.data[name] for name in LAYOUT_OPTIONS if config.data[name] is not None}
+    return datasets.load(config.data.name, root=config.data.root, **options)
+
+
+def store_folder(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
+    """Where the prepared cases lie."""
+    return pathlib.Path(config.data.store) if config.data.store else workdir / "prepared"
+
+
+def normalization(config: ConfigDict, channels: Sequence[str]) -> tuple[str, ...]:
+    """Returns the normalisation of each channel that the config names; "auto" is decided by the fingerprint.
+
+    Raises:
+      UserError: an unknown scheme, or not one for all channels or one each.
+    """
+    schemes = tuple(config.data.normalize.split(","))
+    unknown = sorted(set(schemes) - {"auto", *preprocess.NORMALIZATIONS})
+    if unknown:
+        known = ", ".join(preprocess.NORMALIZATIONS)
+        raise UserError(f"data.normalize should be auto or of {known}, got {', '.join(unknown)}.")
+    if len(schemes) not in (1, len(channels)):
+        raise UserError(
+            f"data.normalize names {len(schemes)} schemes for {len(channels)} channels ({', '.join(channels)}); "
+            "give one for all or one each."
+        )
+    return schemes * len(channels) if len(schemes) == 1 else schemes
+
+
+def check_model(config: ConfigDict, known: Facts) -> None:
+    """Builds the task without data, so that a wrong model, loss, augmentation or schedule is told before preparing."""
+    task(config, known)
+    transforms(config, known)
+    optimizers(config)
+    schedule(config)
+    normalization(config, known.channels)
+    parallel.check_batch(config.data.batch_size, spatial=config.parallel.spatial)
+    shape = (1, *config.data.patch_size, len(known.channels))
+    initialise = task(config, known).init
+    try:
+        jax.eval_shape(initialise, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32))
+    except ValueError as error:
+        raise UserError(f"data.patch_size {config.data.patch_size} does not fit the model: {error}") from error
+
+
+def model(config: ConfigDict, known: Facts):
+    """Returns the Flax module of the config, in the compute type that fits the device."""
+    fields = dict(config.model)
+    name = fields.pop("name")
+    fields["num_classes"] = len(known.regions) if known.regions else len(known.classes)
+    fields["dtype"] = compute_dtype(config)
+    return models.create(name, **fields)
+
+
+def compute_dtype(config: ConfigDict) -> str:
+    """bfloat16 on accelerators, float32 on CPU (where bfloat16 is slower), unless the config says."""
+    if config.train.dtype != "auto":
+        return config.train.dtype
+    return "float32" if jax.devices()[0].platform == "cpu" else "bfloat16"
+
+
+def task(config: ConfigDict, known: Facts) -> Task:
+    """Binds model and loss."""
+    loss = losses.from_string(config.loss)
+    return tasks.semantic(model(config, known), loss, num_classes=len(known.classes), regions=known.regions)
+
+
+def transforms(config: ConfigDict, known: Facts) -> Callable:
+    """Returns the augmentation of training batches."""
+    return augment.from_string(
+        config.augment,
+        patch_size=tuple(config.data.patch_size),
+        flip_pairs=known.flip_pairs,
+        num_classes=len(known.classes),
+    )
+
+
+def optimizers(config: ConfigDict) -> dict:
+    """One optimiser a parameter group."""
+    options = config.optim
+    return {
+        "model": optim.optimizer(
+            options.name,
+            weight_decay=options.weight_decay,
+            no_decay=options.no_decay,
+            momentum=options.momentum,
+            clip_norm=options.clip_norm,
+        )
+    }
+
+
+def schedule(config: ConfigDict) -> Callable:
+    """The learning rate by step and horizon."""
+    return optim.schedule(config.optim.schedule, lr=config.optim.lr, warmup_steps=config.optim.warmup_steps)
+
+
+def split(config: ConfigDict, cases: Sequence) -> tuple[list, list]:
+    """Returns (training, held-out) of cases that have `name` and `subject`."""
+    names = [case.name for case in cases]
+    subjects = [case.subject or case.name for case in cases]
+    kind = config.data.split_kind
+    folds = splits.folds(names, subjects, n_folds=config.data.folds, kind=kind)
+    train, held_out = splits.select(folds, fold=config.data.fold)
+    return [case for case in cases if case.name in set(train)], [case for case in cases if case.name in set(held_out)]
+
+
+def batches(config: ConfigDict, cases: Sequence[store.StoredCase], *, start_step: int):
+    """Host batches from `start_step` on, larger than the patch where augmentation crops."""
+    patch = augment.raw_patch_size(config.augment, tuple(config.data.patch_size))
+    return loader.batches(
+        cases,
+        patch_size=patch,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        foreground=config.data.foreground,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        ndim=config.model.ndim,
+        inner_size=config.data.patch_size,
+    )
+
+
+def predict_options(config: ConfigDict) -> dict[str, Any]:
+    """Keyword arguments of `predict.predict_array` and of the predictor."""
+    mirrored = augment.mirror_axes(config.augment, ndim=config.model.ndim)
+    return {
+        "ndim": config.model.ndim,
+        "window": tuple(config.predict.window or config.data.patch_size),
+        "overlap": config.predict.overlap,
+        "weight": config.predict.weight,
+        "batch_size": config.predict.batch_size,
+        "flip_axes": mirrored if config.predict.tta else (),
+    }
+
+
+def output_pairs(known: Facts) -> tuple[tuple[int, int], ...]:
+    """Returns the pairs of output channels that a left-right flip exchanges: class ids, or places among the regions."""
+    if not known.regions:
+        return known.flip_pairs
+    places = {region: place for place, region in enumerate(known.regions)}
+    pairs = [(places.get((left,)), places.get((right,))) for left, right in known.flip_pairs]
+    return tuple(pair for pair in pairs if None not in pair)
+
+
+def device_predict(apply: Callable, variables) -> Callable:
+    """Returns a PredictFn that compiles once for all parameters: they are an argument, not constants."""
+    return functools.partial(apply, variables)

@@ -1,0 +1,119 @@
+"""--mode evaluate and report: held-out cases, or any labelled folder, on the grid of the user's own files."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from jaxseg import evaluate as evaluation
+from jaxseg import metrics, predict
+from jaxseg.cli import build, inference, workdir
+from jaxseg.data import orientation
+from jaxseg.data.datasets import inputs, layouts
+from jaxseg.train import logging
+from jaxseg.typing import Case, Sample, UserError
+
+
+def evaluate(arguments: workdir.Arguments) -> None:
+    """Scores every case, writes tables, overlays and the report, and says where they lie.
+
+    Raises:
+      UserError: no labelled case to score, or cases that cannot be read.
+    """
+    trained = inference.load(arguments.workdir, arguments.config)
+    cases, load = _cases(arguments, trained)
+    options = trained.config.evaluate
+    known = trained.known
+    folder = pathlib.Path(arguments.output) if arguments.output else arguments.workdir / evaluation.files.FOLDER
+    names = _region_names(known) if known.regions else None
+    score = functools.partial(metrics.case_rows, tolerance_mm=options.tolerance_mm, skip_surface=not options.surfaces)
+    with logging.progress(len(cases), label="evaluate") as show:
+        rows = evaluation.evaluate_cases(
+            _results(cases, load, trained, keep_probabilities=options.curves),
+            classes=known.classes,
+            score=score,
+            regions=names,
+            areas=options.curves,
+            progress=lambda done, name: show(done, case=name),
+            overlay_folder=folder / evaluation.files.OVERLAYS,
+            overlay_count=options.overlays,
+        )
+    summary = metrics.aggregate(rows)
+    evaluation.files.write_results(folder, rows, summary)
+    print(evaluation.files.summary_table(summary))
+    print(f"scores    {folder / evaluation.files.CASES}\noverlays  {folder / evaluation.files.OVERLAYS}")
+    if folder.parent == arguments.workdir:
+        report(arguments)
+
+
+def report(arguments: workdir.Arguments) -> None:
+    """Writes WORKDIR/report.html from what the workdir holds."""
+    print(f"report    {evaluation.write_report(arguments.workdir)}")
+
+
+def _cases(arguments: workdir.Arguments, trained: inference.Trained) -> tuple[list[Case], Callable[[Case], Sample]]:
+    """Returns the cases to score and how to read one: a labelled folder if one is named, else the held-out fold."""
+    if bool(arguments.inputs) != bool(arguments.labels) or len(arguments.inputs) > 1:
+        raise UserError(
+            "--mode evaluate of a folder needs one --input (images) and --labels; without both: held-out cases."
+        )
+    if arguments.inputs:
+        return _folder_cases(arguments.inputs[0], arguments.labels, trained)
+    dataset = build.dataset(trained.config)
+    wanted = set(trained.held_out)
+    missing = wanted - {case.name for case in dataset.cases}
+    if missing:
+        raise UserError(
+            f"data.root = {trained.config.data.root} lacks held-out cases: {', '.join(sorted(missing)[:5])}."
+        )
+    if not wanted:
+        raise UserError(
+            "This run held no case out (data.fold=all); score a folder with --input IMAGES --labels LABELS."
+        )
+    return [case for case in dataset.cases if case.name in wanted], dataset.load
+
+
+def _folder_cases(images: str, labels: str, trained: inference.Trained) -> tuple[list[Case], Callable[[Case], Sample]]:
+    known, data = trained.known, trained.config.data
+    rule = layouts.LabelRule(
+        values=known.label_values,
+        classes=known.classes,
+        channels=len(known.channels),
+        ignore=known.ignore_value,
+        threshold=data.label_threshold,
+    )
+    found = {case.name: case.images[0] for case in inputs.list_inputs(labels)}
+    cases = inputs.list_inputs(images, channels=len(known.channels))
+    missing = [case.name for case in cases if case.name not in found]
+    if missing:
+        raise UserError(
+            f"--labels {labels} has no file for {len(missing)} of {len(cases)} images: {', '.join(missing[:5])}; label "
+            "files are named as their images."
+        )
+    labelled = [case._replace(label=found[case.name]) for case in cases]
+    return labelled, functools.partial(layouts.load_case, rule=rule)
+
+
+def _results(
+    cases: list[Case], load: Callable, trained: inference.Trained, *, keep_probabilities: bool
+) -> Iterator[evaluation.CaseResult]:
+    """Predicts one case when it is asked for the next."""
+    for case in cases:
+        sample = load(case)
+        found: predict.Prediction = trained.predict(sample.image, keep_probabilities=keep_probabilities)
+        volume = sample.image
+        yield evaluation.CaseResult(
+            name=case.name,
+            image=volume.data,
+            true=sample.label.data,
+            pred=np.asarray(found.labels),
+            spacing_mm=volume.spacing,
+            probabilities=found.probabilities,
+            axes=orientation.codes(volume.affine) if len(volume.spacing) == 3 else None,
+        )
+
+
+def _region_names(known: build.Facts) -> dict[str, tuple[int, ...]]:
+    """Returns region name -> class ids; the class that a region writes bears its name."""
+    return {known.classes[region[0]]: region for region in known.regions}

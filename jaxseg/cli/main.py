@@ -1,0 +1,126 @@
+"""Flags, dispatch, and the one place where a wrong input becomes one sentence and exit status 2."""
+
+import importlib
+import os
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from jaxseg import config as configs
+from jaxseg.cli import workdir
+from jaxseg.typing import UserError
+
+MODES = {
+    "run": "jaxseg.cli.train:prepare_train_evaluate",
+    "prepare": "jaxseg.cli.prepare:prepare",
+    "train": "jaxseg.cli.train:train",
+    "evaluate": "jaxseg.cli.evaluate:evaluate",
+    "predict": "jaxseg.cli.predict:predict",
+    "compare": "jaxseg.cli.compare:compare",
+    "report": "jaxseg.cli.evaluate:report",
+}
+NEEDS_CONFIG = ("run", "prepare", "train")
+
+FLAGS = flags.FLAGS
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an optional :argument.", lock_config=True)
+MODE = flags.DEFINE_enum("mode", "run", list(MODES), "What to do; run prepares if needed, trains, evaluates, reports.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
+INPUT = flags.DEFINE_multi_string("input", [], "predict, evaluate: an image or a folder; compare: two workdirs.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "predict: the folder for masks; evaluate: another folder for scores; compare: a .svg or .png."
+)
+LABELS = flags.DEFINE_string("labels", None, "evaluate: folder of label files, named as the images of --input.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace masks that are already there.")
+
+
+def run() -> None:
+    """Parses the command line and runs its mode."""
+    # XLA's C++ log lines of level INFO and WARNING are not for users.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    app.run(_main, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """absl's parser, with every mistake in a flag or a config told in one sentence."""
+    try:
+        rest = FLAGS(argv)
+        _check_config_file()
+        return rest
+    except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        _fail(_sentence(error))
+
+
+def _check_config_file() -> None:
+    """A config that failed to load would raise at its first use only."""
+    if not FLAGS["config"].present:
+        return
+    path = pathlib.Path(FLAGS["config"].config_filename.split(":")[0])
+    if not path.is_file():
+        near = ", ".join(sorted(str(file) for file in path.parent.glob("*.py"))) if path.parent.is_dir() else ""
+        raise UserError(f"--config {path}: there is no such file; {f'there are {near}' if near else 'check the path'}.")
+    CONFIG.value.train  # noqa: B018
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    if "Traceback (most recent call last)" in text:  # ml_collections passes on what get_config raised, as text
+        last = text.strip().splitlines()[-1]
+        known = last.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+        return known if known != last else f"The config file failed to run: {last}"
+    text = " ".join(text.split())
+    return text if isinstance(error, (UserError, flags.Error)) else f"The config cannot be read: {text}"
+
+
+def _fail(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _main(argv: list[str]) -> None:
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save at INFO
+    try:
+        if len(argv) > 1:
+            raise UserError(f"{argv[1]!r} is not a flag; every option starts with --, such as --config configs/X.py.")
+        arguments = _arguments()
+        module, _, function = MODES[MODE.value].partition(":")
+        getattr(importlib.import_module(module), function)(arguments)
+    except UserError as error:
+        _fail(str(error))
+
+
+def _arguments() -> workdir.Arguments:
+    """Collects what the modes need: config, workdir and paths."""
+    config = CONFIG.value
+    if config is not None:
+        _replace_duration(config)
+    if config is None and MODE.value in NEEDS_CONFIG:
+        raise UserError(f"--mode {MODE.value} needs --config, such as --config configs/quickstart.py.")
+    folder = WORKDIR.value
+    if folder is None and config is not None:
+        folder = str(pathlib.Path("runs") / pathlib.Path(FLAGS["config"].config_filename.split(":")[0]).stem)
+    if folder is None and MODE.value != "compare":
+        raise UserError(f"--mode {MODE.value} needs --workdir, the folder of a finished run.")
+    if folder is not None and config is None:
+        config = workdir.stored_config(pathlib.Path(folder))
+    return workdir.Arguments(
+        config=config,
+        workdir=pathlib.Path(folder) if folder else None,
+        inputs=tuple(INPUT.value),
+        output=OUTPUT.value,
+        labels=LABELS.value,
+        overwrite=OVERWRITE.value,
+    )
+
+
+def _replace_duration(config: ConfigDict) -> None:
+    """A duration given on the command line replaces the one in the config file."""
+    names = ("total_steps", "total_epochs", "total_minutes")
+    overridden = [name for name in names if f"train.{name}" in config_flags.get_override_values(FLAGS["config"])]
+    if len(overridden) == 1:
+        for name in names:
+            if name not in overridden:
+                config.train[name] = None
+    configs.validate(config)

@@ -1,0 +1,33 @@
+"""--mode predict: a trained workdir, a folder of scans, a folder of masks."""
+
+import functools
+
+from jaxseg import predict as prediction
+from jaxseg.cli import inference, workdir
+from jaxseg.data.datasets import inputs
+from jaxseg.train import logging
+from jaxseg.typing import UserError
+
+
+def predict(arguments: workdir.Arguments) -> None:
+    """Writes one mask a case into --output, named and shaped as its input.
+
+    Raises:
+      UserError: missing flags, unreadable inputs (the others are still written), or masks that are already there.
+    """
+    if len(arguments.inputs) != 1 or not arguments.output:
+        raise UserError("--mode predict needs --workdir, one --input (a file or a folder) and --output (a folder).")
+    cases = inputs.list_inputs(arguments.inputs[0])
+    trained = inference.load(arguments.workdir, arguments.config)
+    keep = arguments.config.predict.probabilities
+    with logging.progress(len(cases), label="predict") as show:
+        written = prediction.predict_folder(
+            functools.partial(trained.predict, keep_probabilities=keep),
+            cases,
+            arguments.output,
+            read=inputs.read_case,
+            label_values=trained.known.label_values,
+            overwrite=arguments.overwrite,
+            progress=lambda done, total, name: show(done, case=name),
+        )
+    print(f"{len(written)} masks in {arguments.output} (checkpoint {trained.step} of {arguments.workdir})")

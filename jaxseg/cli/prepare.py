@@ -1,0 +1,77 @@
+"""--mode prepare: check every case, then write what training reads."""
+
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxseg import config as configs
+from jaxseg.cli import build, workdir
+from jaxseg.data import fingerprint, preprocess, store
+from jaxseg.train import logging
+from jaxseg.typing import DataSet
+
+
+def prepare(arguments: workdir.Arguments) -> None:
+    """Prepares all cases of the config's data set and says what was written."""
+    workdir.begin(arguments.workdir, arguments.config)
+    ensure(arguments.config, arguments.workdir)
+
+
+def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str, Any]]:
+    """Returns the data set and the run's record, after preparing whatever is missing or out of date.
+
+    Raises:
+      UserError: bad files (all of them, by name), or settings that do not fit the data.
+    """
+    dataset = build.dataset(config)
+    known = build.facts(dataset)
+    build.check_model(config, known)
+    target = build.store_folder(config, folder)
+    settings = _settings(config, dataset, target)
+    with logging.progress(len(dataset.cases), label="prepare") as show:
+        summary = store.prepare(
+            dataset,
+            target,
+            settings,
+            processes=config.data.workers,
+            progress=lambda done, total, name: show(done, case=name),
+        )
+    print(f"prepared {len(summary.written)} cases, {len(summary.skipped)} were up to date, in {target}")
+    previous = workdir.record(folder) if (folder / workdir.RECORD).exists() else {}
+    kept = {name: previous[name] for name in ("created", "command") if name in previous}
+    record = workdir.save_record(
+        folder, config, **{"dataset": known._asdict(), "settings": settings._asdict(), "store": str(target), **kept}
+    )
+    return dataset, record
+
+
+def _settings(config: ConfigDict, dataset: DataSet, target: pathlib.Path) -> preprocess.Settings:
+    """Fixes everything that preprocessing needs; reads the whole set once where a choice depends on what is in it."""
+    spacing = configs.spacing_of(config)
+    automatic = config.data.normalize == "auto"
+    normalize = build.normalization(config, dataset.channels)
+    statistics: tuple = (None,) * len(normalize)
+    if spacing == "median" or automatic or "ct" in normalize:
+        with logging.progress(len(dataset.cases), label="measure") as show:
+            found = fingerprint.load_or_collect(
+                dataset,
+                target,
+                crop=config.data.crop,
+                orientation=config.data.orientation,
+                processes=config.data.workers,
+                progress=lambda done, total, name: show(done, case=name),
+            )
+        if automatic:
+            normalize, statistics = fingerprint.normalization(dataset.channels, found)
+        elif "ct" in normalize:
+            statistics = tuple(found["channels"])
+        if spacing == "median":
+            spacing = fingerprint.target_spacing(found["spacings"], found["shapes"])
+    return preprocess.Settings(
+        spacing=None if spacing == "keep" else tuple(spacing),
+        normalize=normalize,
+        statistics=statistics,
+        crop=config.data.crop,
+        orientation=config.data.orientation,
+    )

@@ -1,0 +1,179 @@
+"""--mode train, and the default that prepares, trains, evaluates and reports in one go."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxseg import predict
+from jaxseg.cli import build, cache, prepare, workdir
+from jaxseg.cli import evaluate as evaluation
+from jaxseg.data import prefetch, store
+from jaxseg.tasks.semantic import mean_dice
+from jaxseg.train import checkpoint, logging, loop, parallel, step
+from jaxseg.train import state as states
+from jaxseg.typing import UserError
+
+TIMED_STEPS = 5
+
+
+def prepare_train_evaluate(arguments: workdir.Arguments) -> None:
+    """The whole job; ends by saying where everything lies."""
+    outcome = train(arguments)
+    if outcome.interrupted and "stopped by" in outcome.interrupted:
+        return
+    evaluation.evaluate(arguments)
+
+
+def train(arguments: workdir.Arguments) -> loop.Outcome:
+    """Trains to the horizon, from the latest checkpoint where there is one."""
+    config, folder = arguments.config, arguments.workdir
+    cache.enable()
+    previous = workdir.begin(folder, config)
+    _, record = prepare.ensure(config, folder)
+    known = build.stored_facts(record)
+    cases = store.open(build.store_folder(config, folder))
+    training, held_out = build.split(config, cases)
+    if not training:
+        raise UserError(f"No training case is left in fold {config.data.fold}; use fewer data.folds or more cases.")
+    print(f"{len(training)} training cases, {len(held_out)} held out (fold {config.data.fold})")
+    checkpoints = checkpoint.Checkpoints(folder)
+    try:
+        outcome = _train(config, folder, known, training, held_out, checkpoints, previous)
+    finally:
+        checkpoints.close()
+    print(outcome.interrupted or f"trained {int(outcome.state.step)} steps; checkpoints in {checkpoints.folder}")
+    return outcome
+
+
+def _train(config, folder, known, training, held_out, checkpoints, previous) -> loop.Outcome:
+    task = build.task(config, known)
+    key = jax.random.key(config.seed)
+    step_fn, put = parallel.wrap(
+        step.make_step(
+            task,
+            build.optimizers(config),
+            build.schedule(config),
+            augment=build.transforms(config, known),
+            accumulate=config.optim.accumulate,
+            ema=config.optim.ema,
+        ),
+        kind=config.parallel.kind,
+        spatial=config.parallel.spatial,
+    )
+    channels = len(known.channels)
+    shape = (1, *config.data.patch_size, channels)
+    state = states.create(
+        key, task, np.zeros(shape, np.float32), build.optimizers(config), horizon=1, ema=config.optim.ema > 0
+    )
+    metadata: dict[str, Any] = {"batch_size": config.data.batch_size, "held_out": [case.name for case in held_out]}
+    latest = checkpoints.pick("latest")
+    if latest is not None:
+        restored = checkpoints.restore(state, step=latest)
+        state, metadata = restored.state, {**restored.metadata, "batch_size": config.data.batch_size}
+    if latest is None or _duration(previous.get("config", {}).get("train")) != _duration(config.train):
+        horizon = _horizon(config, len(training), step_fn, state, key, put, training)
+        state = state._replace(horizon=jnp.int32(horizon))
+    logging.truncate(folder / logging.METRICS, step=int(state.step))
+    if latest is None:
+        checkpoints.save(state, metadata)  # fixes the horizon before anything can be killed
+    elif latest < int(state.horizon):
+        print(f"resuming at step {latest} of {int(state.horizon)}")
+    cadence = loop.Cadence(
+        log=config.train.log_steps,
+        evaluate=config.train.eval_steps,
+        checkpoint=config.train.ckpt_steps,
+        patience=config.train.patience,
+    )
+    host = build.batches(config, training, start_step=int(state.step))
+    horizon = int(state.horizon)
+    with (
+        logging.writer(folder) as write,
+        logging.progress(horizon, start=int(state.step)) as show,
+        prefetch.prefetch(host, size=2, transfer=put) as batches,
+    ):
+        return loop.run(
+            state,
+            step_fn=step_fn,
+            batches=batches,
+            key=key,
+            cadence=cadence,
+            checkpoints=checkpoints,
+            metadata=metadata,
+            evaluate=_evaluator(config, known, task, held_out) if held_out else None,
+            summarize=lambda metrics: _summarize(metrics, regions=bool(known.regions)),
+            write=write,
+            show=show,
+        )
+
+
+def _duration(train: Any) -> tuple:
+    return tuple(train[name] for name in ("total_steps", "total_epochs", "total_minutes")) if train else ()
+
+
+def _horizon(config: ConfigDict, cases: int, step_fn, state, key, put, training) -> int:
+    """Returns the number of steps; minutes are turned into steps by timing a few on a copy of the state."""
+    train = config.train
+    if train.total_steps is not None:
+        return train.total_steps
+    if train.total_epochs is not None:
+        return max(1, math.ceil(train.total_epochs * cases / config.data.batch_size))
+    began = time.monotonic()
+    with prefetch.prefetch(build.batches(config, training, start_step=0), size=2, transfer=put) as batches:
+        seconds = loop.seconds_a_step(step_fn, state, batches, key, steps=TIMED_STEPS)
+    left = train.total_minutes * 60 - (time.monotonic() - began)
+    horizon = int(state.step) + max(1, int(left / seconds))
+    print(f"{seconds:.2f} s a step: {horizon} steps fill {train.total_minutes:g} minutes")
+    return horizon
+
+
+def _summarize(metrics: dict, *, regions: bool) -> dict[str, float]:
+    """Host numbers of one step; Dice is that of the augmented batch, not of whole cases."""
+    figures = {name: float(value) for name, value in metrics.items() if name != "counts"}
+    return {**figures, "dice": mean_dice(metrics["counts"], regions=regions)}
+
+
+def _evaluator(
+    config: ConfigDict, known: build.Facts, task, held_out: Sequence[store.StoredCase]
+) -> Callable[[states.State], dict[str, float]]:
+    """Returns `state -> {"dice", class names...}`: whole held-out cases on the prepared grid, without flips."""
+    apply = jax.jit(task.predict)
+    options = {**build.predict_options(config), "flip_axes": ()}
+    chosen = held_out[: config.train.eval_cases or None]
+    names = [known.classes[region[0]] for region in known.regions] if known.regions else known.classes[1:]
+
+    def evaluate(state: states.State) -> dict[str, float]:
+        variables = parallel.local(states.inference_variables(state))
+        rows = []
+        for case in chosen:
+            image, label = store.read_patch(case, (0,) * len(case.shape), case.shape)
+            probabilities = predict.predict_array(build.device_predict(apply, variables), image, **options)
+            rows.append(_dice(probabilities, label, known))
+        table = np.array(rows)
+        counted = np.isfinite(table)
+        means = np.where(counted, table, 0).sum(0) / np.maximum(counted.sum(0), 1)
+        present = counted.any(0)
+        values = {f"dice_{name}": float(mean) for name, mean, seen in zip(names, means, present) if seen}
+        return {"dice": float(means[present].mean()) if present.any() else float("nan"), **values}
+
+    return evaluate
+
+
+def _dice(probabilities: np.ndarray, label: np.ndarray, known: build.Facts) -> list[float]:
+    """Dice of each foreground class (or region) of one case; NaN where it is on neither side."""
+    seen = label >= 0
+    if known.regions:
+        pairs = [(probabilities[..., k] > 0.5, np.isin(label, region)) for k, region in enumerate(known.regions)]
+    else:
+        winner = probabilities.argmax(-1)
+        pairs = [(winner == k, label == k) for k in range(1, len(known.classes))]
+    scores = []
+    for predicted, true in pairs:
+        sizes = (predicted & seen).sum() + (true & seen).sum()
+        scores.append(float(2 * (predicted & true & seen).sum() / sizes) if sizes else float("nan"))
+    return scores

@@ -1,0 +1,128 @@
+"""The folder of a run: what it records, and what may change between two commands that share it."""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from jaxseg.typing import UserError
+
+RECORD = "config.json"
+# These may differ between the first and a later command on the same workdir; anything else makes another experiment.
+MAY_CHANGE = ("train.", "predict.", "evaluate.", "parallel.", "data.workers", "data.root", "data.store")
+FIXED = ("train.dtype",)
+
+
+class Arguments(NamedTuple):
+    """The parsed command line."""
+
+    config: ConfigDict | None
+    workdir: pathlib.Path | None
+    inputs: tuple[str, ...]
+    output: str | None
+    labels: str | None
+    overwrite: bool
+
+
+def stored_config(workdir: pathlib.Path) -> ConfigDict:
+    """Returns the config that a workdir was made with."""
+    return as_config(record(workdir)["config"])
+
+
+def record(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns the parsed config.json.
+
+    Raises:
+      UserError: the folder is no workdir, or its record is damaged.
+    """
+    path = workdir / RECORD
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{workdir} is not the workdir of a run: it has no {RECORD}; train first, or name another."
+        ) from error
+    except (json.JSONDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it or train into another --workdir.") from error
+
+
+def as_config(tree: Mapping[str, Any]) -> ConfigDict:
+    """JSON knows lists only; sequences of a config are tuples."""
+
+    def convert(value):
+        if isinstance(value, Mapping):
+            return {name: convert(item) for name, item in value.items()}
+        return tuple(convert(item) for item in value) if isinstance(value, list) else value
+
+    return ConfigDict(convert(tree), type_safe=False)
+
+
+def begin(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
+    """Makes the folder, refuses one of another experiment, and returns its record (empty when it is new).
+
+    Raises:
+      UserError: not writable, or it holds a run with other settings.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--workdir {workdir} cannot be written to ({error.strerror}); name another folder.") from error
+    if not (workdir / RECORD).exists():
+        return {}
+    stored = record(workdir)
+    before, now = _flat(stored["config"]), _flat(json.loads(config.to_json()))
+    differing = [
+        name
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and (name in FIXED or not name.startswith(MAY_CHANGE))
+    ]
+    if differing:
+        first = differing[0]
+        raise UserError(
+            f"--workdir {workdir} holds a run of another config: {', '.join(differing)} differ "
+            f"({first} was {before.get(first)!r}, now {now.get(first)!r}); use those settings or another --workdir."
+        )
+    return stored
+
+
+def save_record(workdir: pathlib.Path, config: ConfigDict, **entries) -> dict[str, Any]:
+    """Writes config.json with the command, versions, device and what `entries` add; returns it."""
+    import jax
+
+    import jaxseg
+
+    content = {
+        "config": json.loads(config.to_json()),
+        "command": " ".join(["python", *sys.argv]),
+        "created": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "versions": {"jaxseg": jaxseg.__version__, "jax": jax.__version__, "python": sys.version.split()[0]},
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        **entries,
+    }
+    write_json(workdir / RECORD, content)
+    return content
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Writes under a temporary name, then renames, so that a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1))
+    os.replace(temporary, path)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,126 @@
+"""Images and masks in folders or by patterns with {stem}: 2D pictures, stacks and volumes of any known format."""
+
+import glob
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jaxseg.data import readers
+from jaxseg.data.datasets import layouts
+from jaxseg.data.datasets.inputs import image_files
+from jaxseg.typing import Case, DataSet, UserError
+
+STEM = "{stem}"
+
+
+def load(
+    *,
+    root: Any,
+    images: str,
+    labels: str,
+    roi: str | None = None,
+    label_values: Sequence[int] | None = None,
+    label_threshold: float | None = None,
+    classes: Sequence[str] | None = None,
+    channels: Sequence[str] | None = None,
+    subjects: str | None = None,
+    flip_pairs: Sequence[Sequence[str]] | None = None,
+    ignore_value: int | None = None,
+    affine_tolerance_mm: float = 0.1,
+) -> DataSet:
+    """Lists images with the mask of the same stem.
+
+    A folder ("images") pairs by file name without suffix. A pattern such as "training/images/{stem}_training.tif" says
+    which part of a name is the stem, which is also the case's name; `*` stands for any text.
+
+    Args:
+      root: the folder that the others are relative to.
+      images: folder or pattern.
+      labels: folder or pattern of the masks.
+      roi: folder or pattern of masks outside which nothing is trained or scored.
+      label_values: the mask's value for each class, background first, such as (0, 255).
+      label_threshold: instead: values above it are class 1; predictions then carry `label_values` or (0, 255).
+      classes: names, background first; missing ones become "background", "class_1", ...
+      channels: names; None: "grey", "red, green, blue" or "channel_0", ... by the first image.
+      subjects: a table with the columns case and subject; None takes root/subjects.csv where there is one.
+      flip_pairs: pairs of class names that a left-right flip exchanges; None finds them by "left" and "right".
+      ignore_value: mask value of pixels that may not count.
+      affine_tolerance_mm: how far image and label grids may lie apart.
+
+    Raises:
+      UserError: nothing matches, an image has no mask, one mask or more than one fits, or the label options do not fit.
+    """
+    root = layouts.folder(root, layout="image_mask")
+    cases = _pair(root, images, labels, roi)
+    values = layouts.choose_values(
+        label_values, label_threshold, classes, layout="image_mask", first=lambda: readers.read_label(cases[0].label)
+    )
+    names = layouts.class_names(classes, len(values))
+    count = readers.read(cases[0].images[0]).data.shape[-1]
+    channels = tuple(channels) if channels else layouts.channel_names(count)
+    rule = layouts.LabelRule(values, names, len(channels), ignore_value, label_threshold, affine_tolerance_mm)
+    cases = layouts.find_subjects(_numbered(cases), root, subjects)
+    return layouts.make(cases, channels=channels, rule=rule, flip_pairs=flip_pairs)
+
+
+def _list(root: pathlib.Path, place: str, *, role: str) -> dict[str, list[pathlib.Path]]:
+    """Returns the files of a folder or pattern by stem."""
+    if STEM in place or "*" in place:
+        pieces = (glob.escape(text).replace("[*]", "*") for text in place.split(STEM))
+        matches = [(root / f, _stem_of(f, place)) for f in glob.glob("*".join(pieces), root_dir=root, recursive=True)]
+        files = [(file, stem) for file, stem in sorted(matches) if file.is_file() and stem and readers.suffix(file)]
+    elif (root / place).is_dir():
+        files = [(file, readers.stem(file)) for file in image_files(root / place)]
+    else:
+        raise UserError(
+            f"data.{role} should be a folder in {root} or a pattern with {STEM}, but {root / place} is no folder; "
+            f"there are {', '.join(sorted(f.name for f in root.iterdir())[:10])}."
+        )
+    if not files:
+        raise UserError(
+            f"data.{role} ({root / place}) matches no image file; known suffixes: {', '.join(readers.TABLE)}."
+        )
+    by_stem: dict[str, list[pathlib.Path]] = {}
+    for file, stem in files:
+        by_stem.setdefault(stem, []).append(file)
+    return by_stem
+
+
+def _stem_of(file: str, pattern: str) -> str | None:
+    """Returns the text of `file` at {stem}; every {stem} of the pattern must hold the same one."""
+    file = pathlib.PurePath(file).as_posix()
+    if STEM not in pattern:
+        return readers.stem(file)
+    parts = [re.escape(text).replace(r"\*", "[^/]*") for text in pattern.split(STEM)]
+    expression = parts[0] + "([^/]+)" + parts[1] + "".join(r"\1" + part for part in parts[2:])
+    match = re.fullmatch(expression, file)
+    return match[1] if match and not match[1].startswith(".") else None
+
+
+def _pair(root: pathlib.Path, images: str, labels: str, roi: str | None) -> list[Case]:
+    """Pairs images with masks and regions by stem."""
+    tables = {"images": _list(root, images, role="images"), "labels": _list(root, labels, role="labels")}
+    if roi is not None:
+        tables["roi"] = _list(root, roi, role="roi")
+    problems = []
+    for role, table in tables.items():
+        several = [(stem, files) for stem, files in table.items() if len(files) > 1]
+        problems += [f"{stem} is the stem of {', '.join(f.name for f in files)} ({role})" for stem, files in several]
+        if role != "images":
+            problems += [f"{tables['images'][s][0]} has no file in {role}" for s in tables["images"] if s not in table]
+    problems += [f"{tables['labels'][s][0]} has no image" for s in tables["labels"] if s not in tables["images"]]
+    layouts.refuse(problems, what=f"Images and masks in {root} do not match")
+    region = {stem: str(files[0]) for stem, files in tables.get("roi", {}).items()}
+    return [
+        Case(stem, (str(files[0]),), str(tables["labels"][stem][0]), roi=region.get(stem))
+        for stem, files in sorted(tables["images"].items())
+    ]
+
+
+def _numbered(cases: Sequence[Case]) -> list[Case]:
+    """Gives numbers of unequal length (9, 10) zero-padded subjects, so that a split by blocks keeps neighbours."""
+    width = max(len(case.name) for case in cases)
+    if not all(case.name.isdigit() for case in cases) or all(len(case.name) == width for case in cases):
+        return list(cases)
+    return [case._replace(subject=case.name.zfill(width)) for case in cases]

@@ -1,0 +1,123 @@
+"""Unlabelled files for predict, and the one function that reads a case's image."""
+
+import collections
+import pathlib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from jaxseg.data import readers, volume
+from jaxseg.typing import Case, UserError, Volume
+
+CHANNEL = re.compile(r"^(.+)_(\d{4})$")  # nnU-Net: case_0000, case_0001, one file a channel
+
+
+def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the files of a folder that a reader knows, by name, without hidden ones and second halves."""
+    files = [f for f in sorted(folder.iterdir()) if f.is_file() and not f.name.startswith(".") and readers.suffix(f)]
+    stems = {f.with_suffix("").name for f in files if readers.suffix(f) == ".hdr"}
+    return [f for f in files if readers.suffix(f) != ".img" or f.with_suffix("").name not in stems]
+
+
+def check_names(cases: Iterable[Case]) -> tuple[Case, ...]:
+    """Returns the cases sorted by name.
+
+    Raises:
+      UserError: two cases have one name; their files are listed.
+    """
+    by_name = collections.defaultdict(list)
+    for case in cases:
+        by_name[case.name].append(case.images[0])
+    twice = {name: files for name, files in by_name.items() if len(files) > 1}
+    if twice:
+        listed = "; ".join(f"{name}: {', '.join(files)}" for name, files in sorted(twice.items())[:10])
+        raise UserError(f"Each case should have its own name, but {len(twice)} are used twice ({listed}); rename them.")
+    return tuple(sorted(cases, key=lambda case: case.name))
+
+
+def list_inputs(path: Any, *, channels: int | None = None) -> tuple[Case, ...]:
+    """Lists what predict shall read: one file, or the image files of a folder (not of folders within it).
+
+    Where all names end in _0000, _0001, ... with the same complete set of channels for each case, files are grouped as
+    nnU-Net names them and the case's name loses the ending. One file NAME_0000 brings its siblings along.
+
+    Args:
+      path: file or folder.
+      channels: how many channels the model reads; it tells a series of single-channel frames from channels.
+
+    Raises:
+      UserError: nothing is there, no file has a known format, a channel is missing, or two cases have one name.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise UserError(f"The input {path} does not exist; name an image file or a folder of them.")
+    if path.is_file():
+        if not readers.suffix(path):
+            raise UserError(f"The input {path} has a suffix that no reader knows; convert it to one of {_known()}.")
+        files = _with_siblings(path)
+    else:
+        files = image_files(path)
+        if not files:
+            there = ", ".join(sorted(f.name for f in path.iterdir())[:5]) or "nothing"
+            raise UserError(f"The input folder {path} should hold images ({_known()}), but holds {there}.")
+    return check_names(_group(files, channels) or [Case(readers.stem(f), (str(f),)) for f in files])
+
+
+def _known() -> str:
+    return ", ".join(sorted(readers.TABLE))
+
+
+def _with_siblings(path: pathlib.Path) -> list[pathlib.Path]:
+    match = CHANNEL.match(readers.stem(path))
+    if match is None or int(match[2]) != 0:
+        return [path]
+    same = [f for f in image_files(path.parent) if (m := CHANNEL.match(readers.stem(f))) and m[1] == match[1]]
+    return [f for f in same if readers.suffix(f) == readers.suffix(path)]
+
+
+def _group(files: list[pathlib.Path], channels: int | None) -> list[Case] | None:
+    """Returns one case a group of channel files, or None where the names do not follow nnU-Net."""
+    matches = [CHANNEL.match(readers.stem(f)) for f in files]
+    if not all(matches):
+        return None
+    groups: dict[str, dict[int, str]] = collections.defaultdict(dict)
+    for file, match in zip(files, matches, strict=True):
+        if groups[match[1]].setdefault(int(match[2]), str(file)) != str(file):
+            return None  # two formats of one channel: reported as duplicated names
+    expected = channels or max(len(group) for group in groups.values())
+    complete = {name for name, group in groups.items() if sorted(group) == list(range(expected))}
+    if complete != set(groups):
+        if not complete or expected == 1:
+            return None
+        wrong = ", ".join(f"{name} ({len(groups[name])})" for name in sorted(set(groups) - complete)[:10])
+        raise UserError(
+            f"Each case in {files[0].parent} should have {expected} channel files (_0000 to _{expected - 1:04d}), but "
+            f"these have another number: {wrong}; add or remove files."
+        )
+    return [Case(name, tuple(group[i] for i in range(expected))) for name, group in groups.items()]
+
+
+def output_name(case: Case, *, probabilities: bool = False) -> str:
+    """Returns the file name predict writes for a case: its name with the suffix that fits its first image."""
+    kind = readers.suffix(case.images[0])
+    return readers.output_name(f"{case.name}{kind}", probabilities=probabilities)
+
+
+def read_case(case: Case) -> Volume:
+    """Reads a case's image as `(*S, C)`; several files are stacked as channels, geometry is that of the first.
+
+    Raises:
+      UserError: a file cannot be read, the files lie on different grids, or the image is NaN, infinite or constant.
+    """
+    parts = [readers.read(path) for path in case.images]
+    for part in parts:
+        volume.check_finite(part)  # file by file, so that the message names the right one
+    for part in parts[1:]:
+        volume.check_same_grid(parts[0], part)
+    image = parts[0]
+    if len(parts) > 1:
+        image = image._replace(data=np.concatenate([part.data for part in parts], axis=-1))
+    volume.check_image(image)
+    return image

@@ -1,0 +1,149 @@
+"""Training batches out of prepared cases: every batch is a pure function of the seed and the step (Grain)."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from jaxseg.data import patches, store
+from jaxseg.data.store import StoredCase
+from jaxseg.typing import UserError
+
+ENDLESS = 2**40  # steps
+
+
+def batches(
+    cases: Sequence[StoredCase],
+    *,
+    patch_size: Sequence[int],
+    batch_size: int,
+    seed: int,
+    steps: int | None = None,
+    start_step: int = 0,
+    foreground: float = 1 / 3,
+    process_index: int = 0,
+    process_count: int = 1,
+    ndim: int | None = None,
+    inner_size: Sequence[int] | None = None,
+    transform: Callable[[dict], dict] | None = None,
+    threads: int = 4,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields this host's rows of the global batches start_step, start_step + 1, ..., steps - 1.
+
+    Sample j of step n depends on (seed, n, j) and the list of cases alone: any number of hosts sees the same global
+    batch, and a run that resumes at step k sees what an uncut run sees from there. Cases are drawn uniformly with
+    replacement. Patches are read ahead in threads; closing the generator ends them.
+
+    Args:
+      cases: prepared cases, in the same order on every host.
+      patch_size: of the patches read. Two values take from 3D cases one random slice of the first axis.
+      batch_size: of all hosts together.
+      seed: not negative.
+      steps: the run's total number of steps (the step to stop before), None for no end.
+      start_step: the first step to yield.
+      foreground: share of the batch that is centred on a foreground voxel (`patches.is_forced`).
+      process_index, process_count: this host and their number.
+      ndim: 2 or 3, checked against `patch_size` if given.
+      inner_size: what stays of the patch after a later centre crop; every corner of the volume is reached by it. The
+        patch itself if None.
+      transform: applied to each batch of numpy arrays.
+      threads: patches read at a time.
+
+    Returns:
+      Iterator of dict(image (B, *patch, C) float32, label (B, *patch) int32, index (B,) int32), B the rows of this host
+      and index their places in the global batch. Outside the volume image and label are 0.
+
+    Raises:
+      UserError: no cases, cases of unequal channels, a batch that the hosts cannot share, a patch of other axes.
+    """
+    size = tuple(int(value) for value in patch_size)
+    inner = size if inner_size is None else tuple(int(value) for value in inner_size)
+    _check(cases, size, inner, batch_size, seed, process_count, ndim)
+    stop = ENDLESS if steps is None else steps
+    cases = tuple(cases)
+    local = batch_size // process_count
+
+    def sample(place: int) -> dict[str, np.ndarray]:
+        step, row = divmod(place, local)
+        row += process_index * local
+        forced = patches.is_forced(row, batch_size=batch_size, foreground=foreground)
+        image, label = draw(np.random.default_rng((seed, step, row)), cases, size, inner=inner, forced=forced)
+        return {"image": image, "label": label, "index": np.asarray(row, np.int32)}
+
+    return _iterate(sample, range(start_step * local, max(stop, start_step) * local), local, transform, threads)
+
+
+def draw(
+    rng: np.random.Generator,
+    cases: Sequence[StoredCase],
+    size: tuple[int, ...],
+    *,
+    inner: tuple[int, ...],
+    forced: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a case and a patch of it.
+
+    Returns:
+      image `(*size, C)` float32 and label `(*size)` int32.
+    """
+    case = cases[rng.integers(len(cases))]
+    flat = len(case.shape) - len(size)  # 1: a slice of a volume
+    size, inner = (1,) * flat + size, (1,) * flat + inner
+    voxel = patches.draw_voxel(rng, case.foreground) if forced else None
+    if voxel is None:
+        start = patches.uniform_start(rng, case.shape, size, inner=inner)
+    else:
+        start = patches.centred_start(voxel, case.shape, size, inner=inner)
+    image, label = store.read_patch(case, start, size)
+    return (image[0], label[0]) if flat else (image, label)
+
+
+def _iterate(
+    sample: Callable[[int], dict], places: range, rows: int, transform: Callable[[dict], dict] | None, threads: int
+) -> Iterator[dict[str, np.ndarray]]:
+    import grain  # a second to import, and only training needs it
+
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2 * rows))
+    data = grain.MapDataset.range(places.start, places.stop).map(sample)
+    iterator = iter(data.to_iter_dataset(options).batch(rows, drop_remainder=True))
+    try:
+        for batch in iterator:
+            yield batch if transform is None else transform(batch)
+    finally:
+        iterator.close()
+
+
+def _check(
+    cases: Sequence[StoredCase],
+    size: tuple[int, ...],
+    inner: tuple[int, ...],
+    batch_size: int,
+    seed: int,
+    process_count: int,
+    ndim: int | None,
+) -> None:
+    if not cases:
+        raise UserError("There should be at least one case to train on, got none; choose another data.fold.")
+    if seed < 0:
+        raise UserError(f"seed should not be negative, got {seed}.")
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"data.batch_size should be a positive multiple of the {process_count} processes, got {batch_size}."
+        )
+    if min(size) < 1 or (ndim is not None and ndim != len(size)):
+        raise UserError(f"The patch size should have {ndim or 'two or three'} positive values, got {size}.")
+    if len(inner) != len(size) or any(a > b for a, b in zip(inner, size)):
+        raise UserError(
+            f"The network's patch {inner} should have as many values as the patch read, {size}, and not exceed it."
+        )
+    for case in cases:
+        if len(case.shape) < len(size):
+            raise UserError(
+                f"{case.name} has {len(case.shape)} axes, but the patch size {size} has {len(size)}; use a 2D patch."
+            )
+        if len(case.shape) > max(3, len(size)):
+            raise UserError(f"{case.name} has {len(case.shape)} axes; patches are cut from 2D and 3D cases.")
+        if case.channels != cases[0].channels:
+            raise UserError(
+                f"{case.name} has {case.channels} channels and {cases[0].name} has {cases[0].channels}; "
+                "give every case the same channels."
+            )

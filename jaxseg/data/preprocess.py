@@ -1,0 +1,275 @@
+"""From a scan to the network's grid and back: orientation, crop, normalisation, resampling; recorded and invertible.
+
+The order is nnU-Net's: crop to non-zero, normalise, then resample (so that statistics are those of measured voxels).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import scipy.ndimage
+from jaxtyping import Bool, Float, Int16
+
+from jaxseg.data import orientation, resample
+from jaxseg.data.volume import check_image
+from jaxseg.typing import UserError, Volume
+
+NORMALIZATIONS = ("zscore", "zscore_mask", "ct", "unit", "rgb", "none")
+ORIENTATIONS = ("canonical", "keep")
+TINY = 1e-8  # nnU-Net's floor of a standard deviation
+Record = dict[str, Any]  # what `forward` did, as JSON: shape, axes, flips, box, spacing, target_spacing, new_shape
+
+
+class Settings(NamedTuple):
+    """How cases are brought to one grid and one scale of intensities.
+
+    Attributes:
+      spacing: target millimetres along each axis of the oriented array, None in a place to leave that axis alone,
+        None as a whole for no resampling.
+      normalize: one of NORMALIZATIONS for each channel.
+      statistics: for each channel the data set's foreground statistics (keys mean, std, p005, p995), which "ct" needs.
+      crop: cut to the bounding box of voxels that are not 0 in every channel.
+      orientation: "canonical" turns 3D arrays nearest to (z, y, x) = (S, A, R); "keep" leaves the file's axes.
+    """
+
+    spacing: tuple[float | None, ...] | None = None
+    normalize: tuple[str, ...] = ("zscore",)
+    statistics: tuple[Mapping[str, float] | None, ...] | None = None
+    crop: bool = True
+    orientation: str = "canonical"
+
+
+def settings_from_json(values: Mapping[str, Any]) -> Settings:
+    """Rebuilds Settings from `json.loads(json.dumps(settings._asdict()))`, where tuples have become lists."""
+    return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def forward(volume: Volume, settings: Settings) -> tuple[Float[np.ndarray, "*T C"], Record]:
+    """Brings an image to the network's grid.
+
+    Args:
+      volume: image `(*S, C)`.
+      settings: see Settings.
+
+    Returns:
+      float32 `(*T, C)` and the record that `forward_label` and `invert` need.
+
+    Raises:
+      UserError: NaN or infinite or constant image, a spacing that is not positive, settings for other channels or axes.
+    """
+    _check(volume, settings)
+    cropped, record = place(volume, crop=settings.crop, orientation=settings.orientation)
+    target = record["target_spacing"] = _target(record["spacing"], settings, volume.path)
+    normalized = _normalize(cropped, settings, volume.path)
+    record["new_shape"] = list(resample.new_shape(cropped.shape[:-1], record["spacing"], target))
+    orders = resample.axis_orders(record["spacing"], target, order=3)
+    return np.ascontiguousarray(resample.resize(normalized, record["new_shape"], orders)), record
+
+
+def place(volume: Volume, *, crop: bool, orientation: str) -> tuple[np.ndarray, Record]:
+    """Turns an image to its orientation and cuts it to the non-zero box; the values stay as they are (a view).
+
+    Returns:
+      `(*S, C)` and the first part of the record: shape (the file's), axes, flips, spacing (turned), box (turned).
+    """
+    axes, flips = _turn(volume, orientation)
+    data = _apply(volume.data, axes, flips)
+    box = _nonzero_box(data) if crop else [[0, size] for size in data.shape[:-1]]
+    record = {
+        "shape": list(volume.data.shape[:-1]),
+        "axes": list(axes),
+        "flips": list(flips),
+        "spacing": [float(volume.spacing[axis]) for axis in axes],
+        "box": box,
+    }
+    return data[_slices(box)], record
+
+
+def forward_label(label: Volume, record: Record, settings: Settings) -> Int16[np.ndarray, "*T"]:
+    """Brings a label map to the grid of its image; classes and IGNORE stay integers.
+
+    Args:
+      label: class ids `(*S)`.
+      record: of the image.
+      settings: those the image was prepared with.
+
+    Raises:
+      UserError: the label has another shape than the image, or is not of integers.
+    """
+    if list(label.data.shape) != list(record["shape"]):
+        raise UserError(
+            f"{label.path or 'The label'}: the shape should be {tuple(record['shape'])}, as the image's, "
+            f"got {label.data.shape}; export the label on the image's grid."
+        )
+    if not np.issubdtype(label.data.dtype, np.integer):
+        raise UserError(
+            f"{label.path or 'The label'}: labels should be integers, got {label.data.dtype}; convert the file."
+        )
+    data = _apply(label.data, record["axes"], record["flips"])[_slices(record["box"])]
+    orders = resample.axis_orders(record["spacing"], _target(record["spacing"], settings, label.path), order=1)
+    return np.ascontiguousarray(resample.resize_labels(data, record["new_shape"], orders), dtype=np.int16)
+
+
+def invert(
+    probs: Float[np.ndarray, "*T K"],
+    record: Record,
+    *,
+    reduce: Literal["argmax", "threshold"] | None = "argmax",
+    threshold: float = 0.5,
+    region_labels: Sequence[int] | None = None,
+    exclusive: bool = True,
+) -> Int16[np.ndarray, "*S"] | Float[np.ndarray, "*S K"]:
+    """Brings probabilities (or logits) back to the file's own grid: resampling (order 1), paste to the crop box, turn.
+
+    Resampled slab by slab and reduced at once: memory is one label map and one slab, whatever the number of classes.
+
+    Args:
+      probs: on the grid that `forward` returned.
+      record: what `forward` returned.
+      reduce: "argmax" gives class ids, background (0) outside the crop box. "threshold" is for sigmoid regions: where
+        region i is above `threshold`, `region_labels[i]` is written, later regions over earlier ones (nnU-Net's order).
+        None gives the values themselves.
+      threshold: for "threshold".
+      region_labels: class id written for each region; 1, 2, ... K when None.
+      exclusive: for `reduce=None`: outside the crop box the first channel (background) is 1; False (regions): all 0.
+
+    Returns:
+      int16 `(*S)`, or float32 `(*S, K)` with `reduce=None`.
+
+    Raises:
+      ValueError: the shape is not that of the record, or the number of region labels not that of the regions.
+    """
+    n = len(record["axes"])
+    if list(probs.shape[:-1]) != list(record["new_shape"]):
+        raise ValueError(
+            f"The probabilities should have the shape {record['new_shape']} before classes, got {probs.shape}."
+        )
+    labels = np.arange(1, probs.shape[-1] + 1) if region_labels is None else np.asarray(region_labels)
+    if reduce == "threshold" and len(labels) != probs.shape[-1]:
+        raise ValueError(f"There should be one region label for each of {probs.shape[-1]} regions, got {len(labels)}.")
+    if reduce not in ("argmax", "threshold", None):
+        raise ValueError(f"reduce should be 'argmax', 'threshold' or None, got {reduce!r}.")
+    turned = [record["shape"][axis] for axis in record["axes"]]
+    result = np.zeros(turned if reduce else (*turned, probs.shape[-1]), np.int16 if reduce else np.float32)
+    if reduce is None and exclusive:
+        result[..., 0] = 1.0
+    inside = result[_slices(record["box"])]  # a view
+    # The network's spacing is now the current one and is asked first for an axis that stands out, as in nnU-Net.
+    orders = resample.axis_orders(record["target_spacing"], record["spacing"], order=1)
+    for start, stop, slab in resample.slabs(probs, inside.shape[:n], orders):
+        if reduce == "argmax":
+            inside[start:stop] = slab.argmax(-1)
+        elif reduce == "threshold":
+            for region, label in enumerate(labels):
+                inside[start:stop][slab[..., region] > threshold] = label
+        else:
+            inside[start:stop] = slab
+    return np.ascontiguousarray(orientation.undo(result, tuple(record["axes"]), tuple(record["flips"])))
+
+
+def nonzero_mask(data: np.ndarray) -> Bool[np.ndarray, "*S"]:
+    """Returns `(*S)`: where a channel of `(*S, C)` is not 0, holes filled."""
+    mask = (data != 0).any(-1)
+    # Zeros that no path of zeros joins to the outside are holes. One labelling is far faster than repeated dilation.
+    parts, _ = scipy.ndimage.label(np.pad(~mask, 1, constant_values=True))
+    outside = parts == parts.flat[0]
+    return ~outside[(slice(1, -1),) * mask.ndim]
+
+
+def _check(volume: Volume, settings: Settings) -> None:
+    name, data = volume.path or "The image", volume.data
+    if len(settings.normalize) != data.shape[-1]:
+        raise UserError(
+            f"{name}: {len(settings.normalize)} channels were expected, got {data.shape[-1]}; "
+            "give every case the same channels."
+        )
+    unknown = sorted(set(settings.normalize) - set(NORMALIZATIONS))
+    if unknown:
+        raise UserError(f"Normalisation should be one of {', '.join(NORMALIZATIONS)}, got {', '.join(unknown)}.")
+    if not np.isfinite(volume.spacing).all() or min(volume.spacing) <= 0:
+        raise UserError(
+            f"{name}: the spacing should be positive, got {tuple(volume.spacing)}; repair the file's header."
+        )
+    if data.size == 0:
+        raise UserError(f"{name}: the image has no voxels, shape {data.shape}; remove the case or repair the file.")
+    check_image(volume)
+
+
+def _turn(volume: Volume, kind: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    n = volume.data.ndim - 1
+    if kind not in ORIENTATIONS:
+        raise UserError(f"Orientation should be one of {', '.join(ORIENTATIONS)}, got {kind!r}.")
+    if kind == "keep" or n != 3:
+        return tuple(range(n)), (False,) * n
+    return orientation.canonical(volume.affine, path=volume.path)
+
+
+def _apply(data: np.ndarray, axes: Sequence[int], flips: Sequence[bool]) -> np.ndarray:
+    return orientation.apply(data, tuple(axes), tuple(flips))
+
+
+def _slices(box: Sequence[Sequence[int]]) -> tuple[slice, ...]:
+    return tuple(slice(start, stop) for start, stop in box)
+
+
+def _nonzero_box(data: np.ndarray) -> list[list[int]]:
+    """Returns [first, last + 1] per axis; filling holes would not change it. All zero: the whole image."""
+    mask = (data != 0).any(-1)
+    box = []
+    for axis, size in enumerate(mask.shape):
+        line = np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))
+        box.append([int(line[0]), int(line[-1]) + 1] if len(line) else [0, size])
+    return box
+
+
+def _target(spacing: Sequence[float], settings: Settings, path: str) -> list[float]:
+    if settings.spacing is None:
+        return list(spacing)
+    if len(settings.spacing) != len(spacing):
+        raise UserError(
+            f"{path or 'The image'}: the target spacing should have {len(spacing)} values, one an axis, "
+            f"got {settings.spacing}."
+        )
+    if any(value is not None and not value > 0 for value in settings.spacing):
+        raise UserError(f"The target spacing should be positive, got {settings.spacing}.")
+    return [float(old if new is None else new) for old, new in zip(spacing, settings.spacing)]
+
+
+def _normalize(data: np.ndarray, settings: Settings, path: str) -> np.ndarray:
+    """Returns `(*S, C)` float32, each channel on its own scale."""
+    mask = nonzero_mask(data) if "zscore_mask" in settings.normalize else None
+    result = np.empty(data.shape, np.float32)
+    for channel, kind in enumerate(settings.normalize):
+        statistics = settings.statistics[channel] if settings.statistics else None
+        if kind == "ct" and statistics is None:
+            raise UserError(
+                f"{path or 'The image'}: channel {channel} is normalised as 'ct', which needs the statistics "
+                "of the data set; collect the fingerprint first or choose 'zscore'."
+            )
+        result[..., channel] = _normalize_channel(data[..., channel].astype(np.float32), kind, statistics, mask)
+    return result
+
+
+def _normalize_channel(
+    image: Float[np.ndarray, "*S"],
+    kind: str,
+    statistics: Mapping[str, float] | None,
+    mask: Bool[np.ndarray, "*S"] | None,
+) -> Float[np.ndarray, "*S"]:
+    if kind == "ct":
+        scale = max(float(statistics["std"]), TINY)
+        return (np.clip(image, statistics["p005"], statistics["p995"]) - float(statistics["mean"])) / scale
+    if kind == "zscore_mask":
+        return np.where(mask, _standardize(image, image[mask]), np.float32(0)) if mask.any() else image
+    if kind == "zscore":
+        return _standardize(image, image)
+    if kind == "unit":
+        low, high = float(image.min()), float(image.max())
+        return (image - low) / max(high - low, TINY)
+    return image / 255 if kind == "rgb" else image
+
+
+def _standardize(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Subtracts the mean of `values` and divides by their standard deviation; sums in float64, the result float32."""
+    mean = float(values.mean(dtype=np.float64))
+    return (image - mean) / max(float(values.std(dtype=np.float64)), TINY)

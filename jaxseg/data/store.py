@@ -1,0 +1,357 @@
+"""The prepared data set on disk: one folder a case, chunked arrays (TensorStore zarr3), written whole or not at all.
+
+FOLDER/index.json                 names of the cases and the settings; written last
+FOLDER/<case>/image, label        zarr3, float32 (*S, C) and int16 (*S), blosc-zstd chunks
+FOLDER/<case>/meta.json           name, subject, spacing, record, class counts, digest of inputs and settings
+FOLDER/<case>/foreground.npz      some voxels of every class, (n, axes) int32, for forced-foreground patches
+"""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import socket
+import urllib.parse
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorstore
+from jaxtyping import Float32, Int32
+
+from jaxseg.data import fingerprint, preprocess
+from jaxseg.data.preprocess import Record, Settings
+from jaxseg.typing import Case, DataSet, UserError
+
+VERSION = 1  # of this layout; a change makes every stored case stale
+CHUNK = {2: (128, 128), 3: (32, 64, 64)}
+CACHE_BYTES = 10**9  # decoded chunks kept by this process: small data sets are decoded once
+FOREGROUND_VOXELS = 10_000  # a class and case, and
+FOREGROUND_SHARE = 0.01  # at least this share of the class (nnU-Net)
+SEED = 1234
+STALE_PARTIAL = datetime.timedelta(days=1)
+
+
+class Summary(NamedTuple):
+    """What `prepare` did: names of cases written now, and of those that were there already."""
+
+    written: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredCase:
+    """One prepared case; arrays are opened when first used, by each process for itself.
+
+    Attributes:
+      name, subject: as in the data set.
+      shape: `(*S)` of the stored grid.
+      spacing: millimetres of the stored grid, in array order.
+      channels: number of image channels.
+      record: what preprocessing did; `preprocess.invert` needs it.
+      counts: class id -> voxels.
+      folder: where it lies.
+    """
+
+    name: str
+    subject: str
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    channels: int
+    record: Record
+    counts: dict[int, int]
+    folder: str
+
+    @functools.cached_property
+    def image(self) -> tensorstore.TensorStore:
+        """`(*S, C)` float32."""
+        return _open_array(self.folder, "image")
+
+    @functools.cached_property
+    def label(self) -> tensorstore.TensorStore:
+        """`(*S)` int16, IGNORE included."""
+        return _open_array(self.folder, "label")
+
+    @functools.cached_property
+    def foreground(self) -> dict[int, Int32[np.ndarray, "n axes"]]:
+        """Class id -> some of its voxels; background and IGNORE are not in it."""
+        with np.load(pathlib.Path(self.folder) / "foreground.npz") as file:
+            return {int(key): file[key] for key in file.files}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open handles stay behind: another process opens its own.
+        return {field.name: self.__dict__[field.name] for field in dataclasses.fields(self)}
+
+
+def prepare(
+    dataset: DataSet,
+    folder: str | os.PathLike,
+    settings: Settings,
+    *,
+    processes: int = 2,
+    progress: fingerprint.Progress | None = None,
+) -> Summary:
+    """Preprocesses every case into `folder`; cases already there with the same inputs and settings are skipped.
+
+    Each case is written into a hidden folder and renamed, so a case is whole or absent whenever the run is cut; the
+    same call goes on. Cases no longer in the data set stay on disk but are not listed.
+
+    Args:
+      dataset: labelled cases.
+      folder: made if absent.
+      settings: of preprocessing.
+      processes: cases at a time (threads).
+      progress: called with (done, total, name) after each case, skipped ones included.
+
+    Raises:
+      UserError: the folder cannot be written, names repeat, or cases cannot be used (all of them in one message, after
+        the good ones have been written).
+    """
+    folder = pathlib.Path(folder)
+    names = [case.name for case in dataset.cases]
+    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        raise UserError(
+            f"Case names should be unique, but these occur twice: {', '.join(repeated[:10])}; rename the files."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}); choose a folder that you may write to."
+        ) from error
+
+    def work(case: Case) -> bool:
+        return _prepare_case(dataset, case, folder, settings)
+
+    written = dict(fingerprint.map_cases(work, dataset.cases, processes=processes, progress=progress))
+    index = {"version": VERSION, "cases": sorted(names), "settings": settings._asdict()}
+    index.update(channels=list(dataset.channels), classes=list(dataset.classes))
+    fingerprint.write_json(folder / "index.json", index)
+    return Summary(tuple(n for n in sorted(names) if written[n]), tuple(n for n in sorted(names) if not written[n]))
+
+
+def open(folder: str | os.PathLike) -> tuple[StoredCase, ...]:
+    """Lists the prepared cases, sorted by name; arrays are opened when they are first read.
+
+    Raises:
+      UserError: the folder holds no finished prepared data set, or one of another version.
+    """
+    folder = pathlib.Path(folder)
+    index = _read_json(folder / "index.json")
+    if index is None or index.get("version") != VERSION:
+        raise UserError(f"{folder} holds no finished prepared data set of this version; run --mode prepare.")
+    return tuple(_stored_case(folder / _directory(name)) for name in index["cases"])
+
+
+def stored_settings(folder: str | os.PathLike) -> Settings:
+    """Returns the settings that the prepared data set in `folder` was made with.
+
+    Raises:
+      UserError: the folder holds no finished prepared data set.
+    """
+    index = _read_json(pathlib.Path(folder) / "index.json")
+    if index is None:
+        raise UserError(f"{folder} holds no finished prepared data set; run --mode prepare.")
+    return preprocess.settings_from_json(index["settings"])
+
+
+def read_patch(
+    case: StoredCase, start: Iterable[int], size: Iterable[int]
+) -> tuple[Float32[np.ndarray, "*T C"], Int32[np.ndarray, "*T"]]:
+    """Reads a patch; only the chunks that it touches are read. Outside the volume image and label are 0.
+
+    Args:
+      case: a prepared case.
+      start: first index along each axis; may be negative.
+      size: shape of the patch; it may reach beyond the volume.
+    """
+    start, size = tuple(start), tuple(size)
+    if not len(start) == len(size) == len(case.shape):
+        raise ValueError(f"start and size should have {len(case.shape)} values, one an axis, got {start} and {size}.")
+    inside = tuple(slice(max(a, 0), max(min(a + n, end), max(a, 0))) for a, n, end in zip(start, size, case.shape))
+    image = np.zeros((*size, case.channels), np.float32)
+    label = np.zeros(size, np.int32)
+    if all(part.stop > part.start for part in inside):
+        place = tuple(slice(part.start - a, part.stop - a) for part, a in zip(inside, start))
+        reads = case.image[inside].read(), case.label[inside].read()  # both under way before either is waited for
+        image[place], label[place] = (read.result() for read in reads)
+    return image, label
+
+
+def sample_foreground(label: np.ndarray, name: str) -> dict[int, Int32[np.ndarray, "n axes"]]:
+    """Draws voxels of each class above 0: up to 10,000, and at least 1 % of the class; the same for the same name."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    rng = np.random.default_rng((SEED, seed))
+    result = {}
+    inside = np.flatnonzero(label > 0)
+    values = label.reshape(-1)[inside]
+    for value in np.unique(values):
+        place = inside[values == value]
+        number = min(len(place), max(FOREGROUND_VOXELS, int(np.ceil(FOREGROUND_SHARE * len(place)))))
+        chosen = np.sort(rng.choice(place, number, replace=False))
+        result[int(value)] = np.stack(np.unravel_index(chosen, label.shape), axis=1).astype(np.int32)
+    return result
+
+
+def _prepare_case(dataset: DataSet, case: Case, folder: pathlib.Path, settings: Settings) -> bool:
+    """Returns whether the case had to be written."""
+    final = folder / _directory(case.name)
+    digest = _digest(dataset, case, settings)
+    if (_read_json(final / "meta.json") or {}).get("digest") == digest:
+        return False
+    sample = dataset.load(case)
+    if sample.label is None:
+        raise UserError(
+            f"{case.images[0] if case.images else case.name} has no label; add its label file or remove it."
+        )
+    image, record = preprocess.forward(sample.image, settings)
+    label = preprocess.forward_label(sample.label, record, settings)
+    values, counts = np.unique(label, return_counts=True)
+    meta = {
+        "name": case.name,
+        "subject": case.subject,
+        "shape": list(label.shape),
+        "spacing": record["target_spacing"],
+        "channels": image.shape[-1],
+        "record": record,
+        "counts": {str(value): int(count) for value, count in zip(values, counts)},
+        "digest": digest,
+    }
+    # Host and process in the name: two runs on one folder never write into each other's case.
+    partial = folder / f".partial-{final.name}-{socket.gethostname()}-{os.getpid()}"
+    try:
+        _write_case(partial, image, label, meta)
+        _replace(partial, final, digest)
+    except OSError as error:
+        raise UserError(
+            f"{final} cannot be written ({error.strerror}); free some space or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+def _write_case(target: pathlib.Path, image: np.ndarray, label: np.ndarray, meta: dict[str, Any]) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    _write_array(target / "image", image, channels=True)
+    _write_array(target / "label", label, channels=False)
+    foreground = sample_foreground(label, meta["name"])
+    np.savez_compressed(target / "foreground.npz", **{str(key): value for key, value in foreground.items()})
+    (target / "meta.json").write_text(json.dumps(meta, indent=1))  # last: what has it is whole
+
+
+def _replace(partial: pathlib.Path, final: pathlib.Path, digest: str) -> None:
+    """Puts a whole case in its place. A stale one is moved away first: a folder cannot be renamed onto a full one."""
+    if (_read_json(final / "meta.json") or {}).get("digest") == digest:
+        return  # another run was faster
+    if final.exists():
+        stale = partial.with_name(partial.name.replace(".partial-", ".stale-", 1))
+        os.replace(final, stale)
+        shutil.rmtree(stale, ignore_errors=True)
+    os.replace(partial, final)
+
+
+def _digest(dataset: DataSet, case: Case, settings: Settings) -> str:
+    """Names all that a stored case depends on: files, settings, meaning of labels and channels, this format."""
+    parts = [VERSION, case.name, case.subject, dataset.digest(case), settings._asdict()]
+    parts += [list(dataset.channels), list(dataset.classes), list(dataset.label_values)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _directory(name: str) -> str:
+    """Returns a folder name for any case name: separators are escaped, and no name is hidden or climbs up."""
+    quoted = urllib.parse.quote(name, safe=" ()+,=@")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
+
+
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes what killed runs left: of dead processes of this machine, and anything older than a day."""
+    now, host = datetime.datetime.now().timestamp(), socket.gethostname()
+    for pattern in (".partial-*", ".stale-*"):
+        for path in folder.glob(pattern):
+            owner, _, process = path.name.rpartition("-")
+            dead = owner.endswith(f"-{host}") and process.isdigit() and not _alive(int(process))
+            if dead or now - path.stat().st_mtime > STALE_PARTIAL.total_seconds():
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":
+        return True  # os.kill(pid, 0) would end the process there; age decides
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _stored_case(folder: pathlib.Path) -> StoredCase:
+    meta = _read_json(folder / "meta.json")
+    if meta is None:
+        raise UserError(
+            f"{folder} is listed but has no meta.json; run --mode prepare again, which writes what is missing."
+        )
+    return StoredCase(
+        name=meta["name"],
+        subject=meta["subject"],
+        shape=tuple(meta["shape"]),
+        spacing=tuple(meta["spacing"]),
+        channels=meta["channels"],
+        record=meta["record"],
+        counts={int(key): count for key, count in meta["counts"].items()},
+        folder=str(folder),
+    )
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
+    """Returns None for a file that is absent or was cut short by a full disk or a crash of the machine."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+
+
+def _chunk_shape(shape: tuple[int, ...]) -> list[int]:
+    """Returns chunks of about CHUNK, evened out so that no sliver is left at the end."""
+    wanted = CHUNK.get(len(shape), (64,) * len(shape))
+    return [-(-size // -(-size // chunk)) for size, chunk in zip(shape, wanted)]
+
+
+def _write_array(path: pathlib.Path, array: np.ndarray, *, channels: bool) -> None:
+    spatial = array.shape[:-1] if channels else array.shape
+    chunk = _chunk_shape(spatial) + ([array.shape[-1]] if channels else [])
+    codecs = [
+        {"name": "bytes", "configuration": {"endian": "little"}},
+        {"name": "blosc", "configuration": {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"}},
+    ]
+    metadata = {
+        "data_type": str(array.dtype),
+        "shape": list(array.shape),
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "fill_value": 0,
+        "codecs": codecs,
+    }
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}, "metadata": metadata}
+    tensorstore.open(spec, create=True).result().write(array).result()
+
+
+@functools.cache
+def _context() -> tensorstore.Context:
+    """The cache of decoded chunks, one a process."""
+    return tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
+
+
+def _open_array(folder: str, name: str) -> tensorstore.TensorStore:
+    # Prepared cases never change in place: what was read since opening is not looked up on disk again.
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(pathlib.Path(folder) / name)}}
+    spec.update(recheck_cached_data="open", recheck_cached_metadata="open")
+    return tensorstore.open(spec, open=True, read=True, context=_context()).result()

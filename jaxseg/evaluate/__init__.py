@@ -1,0 +1,18 @@
+"""From predictions to what a person reads: rows, tables, pictures, one page."""
+
+from jaxseg.evaluate.compare import compare_runs
+from jaxseg.evaluate.evaluator import CaseResult, evaluate_cases
+from jaxseg.evaluate.files import read_cases, read_summary, summary_table, write, write_results
+from jaxseg.evaluate.report import write_report
+
+__all__ = [
+    "CaseResult",
+    "compare_runs",
+    "evaluate_cases",
+    "read_cases",
+    "read_summary",
+    "summary_table",
+    "write",
+    "write_report",
+    "write_results",
+]

@@ -1,0 +1,195 @@
+"""Scores cases one at a time and keeps pictures of the worst and the best, whatever the number of cases."""
+
+import bisect
+import math
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxseg import metrics
+from jaxseg.evaluate.files import number
+from jaxseg.typing import IGNORE, UserError
+from jaxseg.viz import case_panel, png_bytes
+
+Row = dict[str, Any]
+
+
+class CaseResult(NamedTuple):
+    """One predicted case with its truth, on the grid of the user's file.
+
+    Attributes:
+      name: the case's name.
+      image: intensities `(*S, C)`, for the picture only.
+      true: class ids `(*S)`, with IGNORE where nothing counts.
+      pred: class ids `(*S)`.
+      spacing_mm: in array order.
+      roi: `(*S)` bool, outside which nothing counts, or None.
+      probabilities: `(*S, K)` with the background, `(*S, K - 1)` without, or None.
+      axes: directions that the axes of a volume increase towards; None where unknown: no letters in the picture.
+    """
+
+    name: str
+    image: np.ndarray
+    true: np.ndarray
+    pred: np.ndarray
+    spacing_mm: tuple[float, ...]
+    roi: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    axes: str | None = "SAR"
+
+
+def evaluate_cases(
+    pairs: Iterable[CaseResult],
+    *,
+    classes: Sequence[str],
+    score: Callable[..., list[Row]] | None = None,
+    regions: Mapping[str, Sequence[int]] | None = None,
+    areas: bool = False,
+    progress: Callable[[int, str], None] | None = None,
+    overlay_folder: str | pathlib.Path | None = None,
+    overlay_count: int = 4,
+) -> list[Row]:
+    """Scores every case; holds one case in memory at a time, and the finished pictures of a few.
+
+    Args:
+      pairs: the cases; an iterator that predicts one when asked for the next keeps memory bounded.
+      classes: class names by id, background first.
+      score: `(pred, true, *, classes, spacing_mm, roi) -> rows`, one row a foreground class; None stands for
+        `metrics.case_rows`, and `functools.partial` sets its tolerance or leaves the surfaces out.
+      regions: region name -> class ids; rows and areas are then of regions; channel i of the probabilities
+        is region i.
+      areas: whether to add "roc_area" and "precision_recall_area"; NaN for cases without probabilities.
+      progress: called with (cases done, name) after each case.
+      overlay_folder: where to put worst_01_<case>.png and best_01_<case>.png (by mean Dice over the classes); those of
+        an earlier evaluation are removed. None draws nothing.
+      overlay_count: how many of each, at most; no case is drawn twice.
+
+    Returns:
+      One row a case and foreground class, "case" first.
+
+    Raises:
+      UserError: there is no case, a name comes twice, or truth and prediction differ in shape.
+    """
+    score = score or metrics.case_rows
+    options = {"classes": classes} if regions is None else {"classes": classes, "regions": regions}
+    gallery = Gallery(overlay_count if overlay_folder is not None else 0)
+    rows: list[Row] = []
+    seen: set[str] = set()
+    for done, case in enumerate(pairs, start=1):
+        _check(case, seen)
+        seen.add(case.name)
+        found = score(case.pred, case.true, spacing_mm=case.spacing_mm, roi=case.roi, **options)
+        if areas:
+            measured = _areas(case, classes, regions)
+            found = [{**row, **measured[row["class"]]} for row in found]
+        rows += [{"case": case.name, **row} for row in found]
+        gallery.offer(case, classes, {row["class"]: float(row["dice"]) for row in found})
+        if progress is not None:
+            progress(done, case.name)
+    if not rows:
+        raise UserError("There is no labelled case to evaluate; give a folder or a fold that holds images with labels.")
+    if overlay_folder is not None:
+        gallery.write(pathlib.Path(overlay_folder))
+    return rows
+
+
+def _check(case: CaseResult, seen: set[str]) -> None:
+    if case.name in seen:
+        raise UserError(f"The case name {case.name!r} comes twice; give every case its own name.")
+    for what, shape in (("prediction", case.pred.shape), ("image", case.image.shape[:-1])):
+        if shape != case.true.shape:
+            raise UserError(
+                f"Case {case.name!r}: the {what} has shape {shape} and the label {case.true.shape}; "
+                "they should be on the same grid, so check that the label belongs to this image."
+            )
+
+
+def _areas(case: CaseResult, classes: Sequence[str], regions: Mapping[str, Sequence[int]] | None) -> dict[str, Row]:
+    """Returns class or region name -> the areas under its ROC and precision-recall curves, over the scored voxels."""
+    named = {name: (index,) for index, name in enumerate(classes) if index} if regions is None else regions
+    if case.probabilities is None:
+        return {name: {"roc_area": math.nan, "precision_recall_area": math.nan} for name in named}
+    offset = case.probabilities.shape[-1] - len(named)  # 1 with a background channel, 0 without
+    if offset not in (0, 1):
+        raise ValueError(f"{case.probabilities.shape[-1]} channels of probabilities do not fit {', '.join(named)}.")
+    scored = case.true != IGNORE
+    if case.roi is not None:
+        scored &= case.roi.astype(bool)
+    found = {}
+    for channel, (name, ids) in enumerate(named.items(), start=offset):
+        scores, truth = case.probabilities[..., channel][scored], np.isin(case.true[scored], ids)
+        found[name] = {
+            "roc_area": metrics.roc_area(scores, truth),
+            "precision_recall_area": metrics.precision_recall_area(scores, truth),
+        }
+    return found
+
+
+class Gallery:
+    """The pictures of the lowest and the highest mean Dice so far; a case is drawn only while it belongs there."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.order: list[tuple[float, str]] = []  # every case, lowest Dice first
+        self.pictures: dict[str, bytes] = {}
+
+    def places(self) -> tuple[list[str], list[str]]:
+        """Returns the names of the worst, worst first, and of the best, best first; no name stands in both."""
+        names = [name for _, name in self.order]
+        worst = names[: min(self.count, (len(names) + 1) // 2)]
+        return worst, [name for name in reversed(names[len(worst) :])][: self.count]
+
+    def offer(self, case: CaseResult, classes: Sequence[str], dice: dict[str, float]) -> None:
+        """Draws the case if it is now among the worst or the best, and drops the pictures that no longer are."""
+        finite = [value for value in dice.values() if math.isfinite(value)]
+        if not self.count or not finite:  # nothing to find and nothing found: there is no rank to give
+            return
+        bisect.insort(self.order, (sum(finite) / len(finite), case.name))
+        worst, best = self.places()
+        if case.name in worst or case.name in best:
+            # Which end a case stays at is known only later; the slice with most errors tells most at either.
+            self.pictures[case.name] = png_bytes(draw_case(case, classes=classes, dice=dice))
+        self.pictures = {name: self.pictures[name] for name in (*worst, *best) if name in self.pictures}
+
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes the pictures and removes those of an earlier evaluation."""
+        folder.mkdir(parents=True, exist_ok=True)
+        worst, best = self.places()
+        wanted = {}
+        for kind, names in (("worst", worst), ("best", best)):
+            wanted |= {f"{kind}_{rank:02d}_{file_stem(name)}.png": name for rank, name in enumerate(names, start=1)}
+        for file, name in wanted.items():
+            temporary = folder / (file + ".tmp")
+            temporary.write_bytes(self.pictures[name])
+            temporary.replace(folder / file)
+        for old in (*folder.glob("worst_*.png"), *folder.glob("best_*.png")):
+            if old.name not in wanted:
+                old.unlink()
+
+
+def file_stem(name: str) -> str:
+    """Returns a case name that every file system takes: what is no letter, digit, dot, dash or underscore becomes _."""
+    return re.sub(r"[^\w.\-]", "_", name)[:120]
+
+
+def draw_case(case: CaseResult, *, classes: Sequence[str], dice: dict[str, float]) -> np.ndarray:
+    """Returns the picture of a scored case, `(H, W, 3)` bytes; see `viz.case_panel`."""
+    unknown = case.true.ndim == 2 and all(step == 1.0 for step in case.spacing_mm)  # a flat image without a scale
+    title = case.name
+    if not set(dice) <= set(classes):  # regions: no colour stands for one of them
+        title += "   " + ", ".join(f"{name} Dice {number(value)}" for name, value in dice.items())
+    return case_panel(
+        case.image,
+        classes=classes,
+        true=case.true,
+        pred=case.pred,
+        roi=case.roi,
+        spacing_mm=None if unknown else case.spacing_mm,
+        scores=dice if set(dice) <= set(classes) else None,
+        title=title,
+        axes=case.axes if case.true.ndim == 3 else None,
+        focus="error",
+    )

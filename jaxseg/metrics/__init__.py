@@ -1,0 +1,116 @@
+"""Metrics: overlap on device, surfaces, lesions, instances and curves on the host, and their statistics over cases.
+
+What each metric is where a mask is empty (P predicted, T true; "absent" is empty):
+
+| metric                          | T absent, P absent | T absent, P present | T present, P absent |
+|---------------------------------|--------------------|---------------------|---------------------|
+| dice, iou, precision, recall    | NaN                | 0                   | 0                   |
+| specificity                     | NaN                | TN / (TN + FP)      | 1                   |
+| hausdorff, hausdorff95, assd    | NaN                | inf                 | inf                 |
+| surface_dice                    | NaN                | 0                   | 0                   |
+| lesion f1, precision, recall    | NaN                | 0                   | 0                   |
+
+`aggregate` leaves NaN out of means and counts it in n_excluded; it counts infinite distances in n_infinite, keeps them
+out of means and within medians. So a missed or an invented object is never dropped silently.
+"""
+
+from collections.abc import Callable
+
+from jaxseg.metrics.aggregate import aggregate, bootstrap_interval, summarise
+from jaxseg.metrics.cases import case_rows
+from jaxseg.metrics.compare import compare
+from jaxseg.metrics.curves import precision_recall_area, precision_recall_curve, roc_area, roc_curve
+from jaxseg.metrics.detection import coco_average_precision, mask_boxes
+from jaxseg.metrics.lesion import lesion_f1, lesion_scores
+from jaxseg.metrics.overlap import (
+    confusion,
+    counts_to_accuracy,
+    counts_to_dice,
+    counts_to_iou,
+    counts_to_precision,
+    counts_to_recall,
+    counts_to_specificity,
+    dice,
+    iou,
+    precision,
+    recall,
+    region_confusion,
+    specificity,
+)
+from jaxseg.metrics.surface import (
+    average_surface_distance,
+    hausdorff,
+    hausdorff95,
+    mean_distance,
+    percentile_distance,
+    surface_dice,
+    surface_distances,
+    within_tolerance,
+)
+from jaxseg.registry import build
+
+TABLE = {
+    "dice": "jaxseg.metrics.overlap:dice",
+    "iou": "jaxseg.metrics.overlap:iou",
+    "precision": "jaxseg.metrics.overlap:precision",
+    "recall": "jaxseg.metrics.overlap:recall",
+    "specificity": "jaxseg.metrics.overlap:specificity",
+    "hausdorff": "jaxseg.metrics.surface:hausdorff",
+    "hausdorff95": "jaxseg.metrics.surface:hausdorff95",
+    "average_surface_distance": "jaxseg.metrics.surface:average_surface_distance",
+    "surface_dice": "jaxseg.metrics.surface:surface_dice",
+    "lesion_f1": "jaxseg.metrics.lesion:lesion_f1",
+    "roc_area": "jaxseg.metrics.curves:roc_area",
+    "precision_recall_area": "jaxseg.metrics.curves:precision_recall_area",
+    "coco_average_precision": "jaxseg.metrics.detection:coco_average_precision",
+}
+
+
+def names() -> list[str]:
+    """Returns the metrics that `from_string` knows."""
+    return sorted(TABLE)
+
+
+def from_string(text: str) -> Callable:
+    """Returns the metric with its options bound, of a name or a call such as "surface_dice(tolerance_mm=2.0)"."""
+    return build(text, TABLE, kind="metric")
+
+
+__all__ = [
+    "aggregate",
+    "average_surface_distance",
+    "bootstrap_interval",
+    "case_rows",
+    "coco_average_precision",
+    "compare",
+    "confusion",
+    "counts_to_accuracy",
+    "counts_to_dice",
+    "counts_to_iou",
+    "counts_to_precision",
+    "counts_to_recall",
+    "counts_to_specificity",
+    "dice",
+    "from_string",
+    "hausdorff",
+    "hausdorff95",
+    "iou",
+    "lesion_f1",
+    "lesion_scores",
+    "mask_boxes",
+    "mean_distance",
+    "names",
+    "percentile_distance",
+    "precision",
+    "precision_recall_area",
+    "precision_recall_curve",
+    "recall",
+    "region_confusion",
+    "roc_area",
+    "roc_curve",
+    "specificity",
+    "summarise",
+    "surface_dice",
+    "surface_distances",
+    "within_tolerance",
+]

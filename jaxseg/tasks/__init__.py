@@ -1,0 +1,5 @@
+"""Tasks: a model, its losses and its counts bound into pure functions that the training loop can drive."""
+
+from jaxseg.tasks.semantic import semantic
+
+__all__ = ["semantic"]

@@ -1,0 +1,18 @@
+"""Pictures: overlays of one slice, panels of one case, curves of one training."""
+
+from jaxseg.viz.colors import class_color, hex_color
+from jaxseg.viz.curves import paired_scatter, score_dots, training_curves
+from jaxseg.viz.overlay import png_bytes, save_png, slice_overlay
+from jaxseg.viz.panels import case_panel
+
+__all__ = [
+    "case_panel",
+    "class_color",
+    "hex_color",
+    "paired_scatter",
+    "png_bytes",
+    "save_png",
+    "score_dots",
+    "slice_overlay",
+    "training_curves",
+]

@@ -1,0 +1,142 @@
+"""Whole commands on made-up patients: train, predict, evaluate, compare, resume; what a second command may change."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import clinic
+import nibabel
+import numpy as np
+import pytest
+
+CONFIG = "configs/unet3d.py:debug"
+SIZE = ("--config.data.patch_size=(8,8,8)", "--config.data.spacing=keep")
+
+
+def train(root, workdir, *more, **environment):
+    return clinic.launch(
+        "--config", CONFIG, "--config.data.name=msd", f"--config.data.root={root}", *SIZE,
+        "--config.data.folds=3", f"--workdir={workdir}", *more, **environment,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return clinic.msd(tmp_path_factory.mktemp("clinic") / "task")
+
+
+@pytest.fixture(scope="module")
+def workdir(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    done = train(root, folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr, done.stderr
+    for line in ("scores", "overlays", "report"):
+        assert line in done.stdout
+    return folder
+
+
+def test_run_leaves_every_promised_file(workdir):
+    record = json.loads((workdir / "config.json").read_text())
+    assert record["config"]["data"]["name"] == "msd" and record["dataset"]["classes"] == ["background", "shell", "core"]
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 2 and any("val/dice" in row for row in rows)
+    assert {path.name for path in (workdir / "checkpoints" / "2").iterdir()} >= {"state", "metadata"}
+    with (workdir / "evaluation" / "cases.csv").open() as file:
+        table = list(csv.DictReader(file))
+    held_out = {row["case"] for row in table}
+    assert len(table) == 2 * len(held_out) == 4
+    assert list(table[0])[:6] == ["case", "class", "dice", "iou", "precision", "recall"]
+    summary = json.loads((workdir / "evaluation" / "summary.json").read_text())
+    assert summary["classes"]["shell"]["dice"]["n"] == 2
+    assert len(list((workdir / "evaluation" / "overlays").glob("*.png"))) == 2
+    page = (workdir / "report.html").read_text()
+    assert "data:image/png;base64" in page and all(case in page for case in held_out)
+
+
+def test_predict_keeps_the_geometry(root, workdir, tmp_path):
+    inputs = tmp_path / "scans"
+    inputs.mkdir()
+    for number in (0, 1):
+        shutil.copy(root / "imagesTr" / f"case_{number:02d}.nii.gz", inputs)
+    (inputs / "broken.nii.gz").write_bytes(b"")
+    done = clinic.launch(
+        "--mode=predict", f"--workdir={workdir}", f"--input={inputs}", f"--output={tmp_path / 'masks'}"
+    )
+    assert done.returncode == 2 and "broken" in done.stderr and "Traceback" not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["case_00.nii.gz", "case_01.nii.gz"]
+    image = nibabel.load(inputs / "case_01.nii.gz")
+    mask = nibabel.load(tmp_path / "masks" / "case_01.nii.gz")
+    assert mask.shape == image.shape and np.allclose(mask.affine, image.affine)
+    assert np.issubdtype(mask.get_data_dtype(), np.integer) and set(np.unique(mask.dataobj)) <= {0, 1, 2}
+    (inputs / "broken.nii.gz").unlink()
+    again = clinic.launch(
+        "--mode=predict", f"--workdir={workdir}", f"--input={inputs}", f"--output={tmp_path / 'masks'}"
+    )
+    assert again.returncode == 2 and "exists already" in again.stderr
+
+
+def test_evaluate_a_labelled_folder_and_compare(root, workdir, tmp_path):
+    done = clinic.launch(
+        "--mode=evaluate", f"--workdir={workdir}", f"--input={root / 'imagesTr'}", f"--labels={root / 'labelsTr'}",
+        f"--output={tmp_path / 'other' / 'evaluation'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "other" / "evaluation" / "cases.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 12
+    paired = clinic.launch("--mode=compare", f"--input={workdir}", f"--input={tmp_path / 'other'}")
+    assert paired.returncode == 0, paired.stderr
+    assert "Wilcoxon" in paired.stdout and "Dice" in paired.stdout
+
+
+def test_same_command_resumes_and_another_config_is_refused(root, workdir):
+    more = train(root, workdir, "--config.train.total_steps=3")
+    assert more.returncode == 0 and "resuming at step 2 of 3" in more.stdout, more.stdout + more.stderr
+    other = train(root, workdir, "--config.optim.lr=0.5")
+    assert other.returncode == 2 and "optim.lr" in other.stderr and "another --workdir" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def state_of(workdir):
+    """Every array of the latest checkpoint, by Orbax' own reader."""
+    code = (
+        "import sys, hashlib, numpy as np, jax, orbax.checkpoint as ocp, pathlib\n"
+        "folder = pathlib.Path(sys.argv[1]) / 'checkpoints'\n"
+        "step = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())\n"
+        "tree = ocp.StandardCheckpointer().restore((folder / str(step) / 'state').absolute())\n"
+        "total = hashlib.sha256()\n"
+        "for leaf in jax.tree.leaves(tree): total.update(np.asarray(leaf).tobytes())\n"
+        "print(step, total.hexdigest())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(workdir)], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_kill_minus_9_and_resume_is_bit_equal(root, tmp_path):
+    steps = (
+        "--config.train.total_steps=6",
+        "--config.train.ckpt_steps=2",
+        "--config.train.eval_steps=100",
+        "--mode=train",
+    )
+    whole = train(root, tmp_path / "whole", *steps)
+    assert whole.returncode == 0, whole.stderr
+    arguments = [
+        sys.executable, str(clinic.ROOT / "launch.py"), "--config", CONFIG, "--config.data.name=msd",
+        f"--config.data.root={root}", *SIZE, "--config.data.folds=3", f"--workdir={tmp_path / 'parts'}", *steps,
+    ]  # fmt: skip
+    process = subprocess.Popen(arguments, cwd=clinic.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = tmp_path / "parts" / "checkpoints" / "2"
+    deadline = time.monotonic() + 120
+    while not folder.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert folder.exists()
+    resumed = train(root, tmp_path / "parts", *steps)
+    assert resumed.returncode == 0, resumed.stderr
+    assert state_of(tmp_path / "parts") == state_of(tmp_path / "whole")

@@ -1,0 +1,57 @@
+"""Made-up patients for tests of whole commands: bright ellipsoids in noise, written in the layouts that users have."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def volume(seed: int, shape=(12, 20, 18)) -> tuple[np.ndarray, np.ndarray]:
+    """Returns image and label `(x, y, z)`: an ellipsoid (1) with a core (2), brighter than the noise around."""
+    draw = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"), -1)
+    radius = np.linalg.norm((grid - draw.uniform(-0.2, 0.2, 3)) / draw.uniform(0.5, 0.7, 3), axis=-1)
+    label = (radius < 1).astype(np.uint8) + (radius < 0.5)
+    return (label * 60 + draw.normal(100, 8, shape)).astype(np.float32), label
+
+
+def write_nifti(path: pathlib.Path, data: np.ndarray, *, spacing=(1.5, 1.0, 1.2)) -> None:
+    import nibabel
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(data, np.diag([*spacing, 1.0])), path)
+
+
+def msd(root: pathlib.Path, *, cases: int = 6) -> pathlib.Path:
+    """Writes a Decathlon folder of `cases` volumes of unequal sizes."""
+    pairs = []
+    for number in range(cases):
+        image, label = volume(number, shape=(14 + number % 2, 20, 18 - number % 3))
+        name = f"case_{number:02d}.nii.gz"
+        write_nifti(root / "imagesTr" / name, image)
+        write_nifti(root / "labelsTr" / name, label)
+        pairs.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    content = {
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "shell", "2": "core"},
+        "training": pairs,
+    }
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+def launch(*arguments: str, cwd=ROOT, **environment: str) -> subprocess.CompletedProcess:
+    """Runs launch.py as a user would and returns what it printed."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        timeout=300,
+    )

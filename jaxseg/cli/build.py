@@ -16,8 +16,9 @@ from jaxseg.typing import DataSet, Task, UserError
 
 # Fields of config.data that are options of a layout; the others are read here.
 LAYOUT_OPTIONS = (
-    "images", "labels", "roi", "label_values", "label_threshold", "classes", "subjects", "flip_pairs",
-    "builder", "split", "data_dir", "step", "downsample",
+    "images", "labels", "roi", "label_values", "label_threshold", "ignore_value", "classes", "channels", "subjects",
+    "flip_pairs", "builder", "split", "data_dir", "image_key", "label_key", "affine_tolerance_mm", "step", "downsample",
+    "block",
 )  # fmt: skip
 
 

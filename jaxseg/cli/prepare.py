@@ -39,7 +39,7 @@ def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str,
         )
     print(f"prepared {len(summary.written)} cases, {len(summary.skipped)} were up to date, in {target}")
     previous = workdir.record(folder) if (folder / workdir.RECORD).exists() else {}
-    kept = {name: previous[name] for name in ("created", "command") if name in previous}
+    kept = {name: previous[name] for name in ("created", "command", "split", "seconds") if name in previous}
     record = workdir.save_record(
         folder, config, **{"dataset": known._asdict(), "settings": settings._asdict(), "store": str(target), **kept}
     )

@@ -42,11 +42,14 @@ def train(arguments: workdir.Arguments) -> loop.Outcome:
     if not training:
         raise UserError(f"No training case is left in fold {config.data.fold}; use fewer data.folds or more cases.")
     print(f"{len(training)} training cases, {len(held_out)} held out (fold {config.data.fold})")
-    checkpoints = checkpoint.Checkpoints(folder)
+    names = {"training": [case.name for case in training], "held out": [case.name for case in held_out]}
+    workdir.update_record(folder, split=names)
+    checkpoints, began = checkpoint.Checkpoints(folder), time.monotonic()
     try:
         outcome = _train(config, folder, known, training, held_out, checkpoints, previous)
     finally:
         checkpoints.close()
+        workdir.update_record(folder, seconds=record.get("seconds", 0.0) + time.monotonic() - began)
     print(outcome.interrupted or f"trained {int(outcome.state.step)} steps; checkpoints in {checkpoints.folder}")
     return outcome
 

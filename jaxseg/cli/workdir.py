@@ -111,6 +111,11 @@ def save_record(workdir: pathlib.Path, config: ConfigDict, **entries) -> dict[st
     return content
 
 
+def update_record(workdir: pathlib.Path, **entries) -> None:
+    """Adds entries to config.json or replaces them."""
+    write_json(workdir / RECORD, {**record(workdir), **entries})
+
+
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
     """Writes under a temporary name, then renames, so that a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}")

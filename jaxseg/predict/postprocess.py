@@ -60,22 +60,15 @@ def threshold(probs: Float[np.ndarray, "*S K"], level: float = 0.5) -> Bool[np.n
 
 
 def region_classes(regions: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """Returns the class id that each region paints when regions are painted in their order.
-
-    It is the first class of a region that no later region holds: ((1, 2, 3), (2, 3), (3,)) gives (1, 2, 3).
+    """Returns the class id that each region writes: its first one, as `DataSet.regions` has it.
 
     Raises:
-      UserError: later regions cover a region wholly, so that it could never be seen.
+      UserError: two regions write the same class, so that the earlier could never be seen.
     """
-    painted = []
-    for index, region in enumerate(regions):
-        own = [label for label in region if not any(label in later for later in regions[index + 1 :])]
-        if not own:
-            raise UserError(
-                f"Region {tuple(region)} is covered by the regions after it; list large regions before small ones."
-            )
-        painted.append(own[0])
-    return tuple(painted)
+    written = tuple(region[0] for region in regions)
+    if len(set(written)) != len(written):
+        raise UserError(f"Each region should write a class of its own (its first id), but the regions are {regions}.")
+    return written
 
 
 def regions_to_labels(masks: Bool[np.ndarray, "*S K"], regions: Sequence[Sequence[int]]) -> Integer[np.ndarray, "*S"]:

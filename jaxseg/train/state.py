@@ -41,7 +41,7 @@ def create(
     ema: bool,
 ) -> State:
     """Initialises the task's parameters and one optimiser state a parameter group."""
-    params, extra = task.init(key, image)
+    params, extra = jax.jit(task.init)(key, image)  # as one program: op by op it compiles for a minute
     return State(
         step=jnp.zeros((), jnp.int32),
         horizon=jnp.asarray(horizon, jnp.int32),

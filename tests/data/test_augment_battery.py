@@ -11,11 +11,14 @@ import pytest
 from jaxseg import registry
 from jaxseg.data import augment
 
+# These laws do not need fast code, and compiling it would take most of the time.
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SIZES = {2: (12, 10), 3: (8, 10, 9)}
 PATCHES = {2: (8, 9), 3: (6, 8, 5)}
-ONLY_2D = {"fundus"}
-RECIPES = {"nnunet", "light", "em", "fundus"}
-EVERY = [(name, n) for name in augment.names() for n in (2, 3) if not (name in ONLY_2D and n == 3)]
+RECIPES = {"nnunet": 3, "light": 3, "em": 2, "fundus": 2}  # seconds to compile, so for one number of axes each
+POINTWISE = dict.fromkeys(["brightness", "contrast", "gamma", "inverted_gamma", "gaussian_noise", "color_jitter"], 3)
+EVERY = [(name, n) for name in augment.names() for n in (2, 3) if (RECIPES | POINTWISE).get(name, n) == n]
+SAME_WHEN_CERTAIN = {"none", "center_crop", "mirror", "rotate90"}  # probability 1, no square plane: nothing to choose
 
 
 def function(name, n, **options):
@@ -41,7 +44,7 @@ def size_out(name, n):
 @pytest.mark.parametrize(("name", "n"), EVERY)
 def test_laws(name, n):
     fn, sample = function(name, n, probability=1.0), draw(n)
-    compiled, keys = jax.jit(fn), jax.random.split(jax.random.key(1), 6)
+    compiled, keys = quick(fn), jax.random.split(jax.random.key(1), 6)
     results = [compiled(key, sample) for key in keys]
     for result in results:
         assert result["image"].shape == (*size_out(name, n), 3) and result["image"].dtype == jnp.float32
@@ -50,30 +53,37 @@ def test_laws(name, n):
         assert set(np.unique(result["label"])) <= {-1, 0, 2, 5}
     again = compiled(keys[0], sample)
     np.testing.assert_array_equal(again["image"], results[0]["image"])
-    if name not in {"none", "center_crop"}:
+    if name not in SAME_WHEN_CERTAIN:
         assert any(not np.array_equal(result["image"], results[0]["image"]) for result in results[1:])
-    eager = fn(keys[0], sample)
-    np.testing.assert_allclose(eager["image"], results[0]["image"], atol=2e-5)
-    assert (
-        np.asarray(eager["label"]) == np.asarray(results[0]["label"])
-    ).mean() > 0.99  # half-way ties may round apart
     for image in (jnp.full_like(sample["image"], -3.0), jnp.zeros_like(sample["image"])):
         assert np.isfinite(compiled(keys[1], {"image": image, "label": sample["label"]})["image"]).all()
 
 
+@pytest.mark.parametrize("name", ["mirror", "rotate90", "contrast", "gamma"])
+def test_jit_equals_eager(name):
+    fn, sample, key = function(name, 2, probability=1.0), draw(2), jax.random.key(4)
+    compiled = quick(fn)(key, sample)
+    with jax.disable_jit():
+        eager = fn(key, sample)
+    np.testing.assert_allclose(eager["image"], compiled["image"], atol=2e-5)
+    np.testing.assert_array_equal(eager["label"], compiled["label"])
+
+
 @pytest.mark.parametrize(
-    ("name", "n"), [(a, n) for a, n in EVERY if "probability" in function(a, n, probability=0).keywords]
+    "name", [name for name in augment.names() if "probability" in function(name, 3, probability=0).keywords]
 )
-def test_probability_zero_is_the_identity(name, n):
-    sample = draw(n)
-    result = function(name, n, probability=0.0, patch_size=SIZES[n])(jax.random.key(0), sample)
+def test_probability_zero_is_the_identity(name):
+    sample = draw(3)
+    result = quick(function(name, 3, probability=0.0, patch_size=SIZES[3]))(jax.random.key(0), sample)
     np.testing.assert_array_equal(result["image"], sample["image"])
     np.testing.assert_array_equal(result["label"], sample["label"])
 
 
-@pytest.mark.parametrize("text", ["nnunet", "em", "rotate90|color_jitter|bias_field(probability=1.0)"])
+@pytest.mark.parametrize(
+    "text", ["rotate_scale(probability=0.7)|gaussian_noise(probability=0.7)", "rotate90|color_jitter|cutout|gamma"]
+)
 def test_batched_does_not_depend_on_how_the_batch_is_split(text):
-    fn = jax.jit(augment.from_string(text, patch_size=PATCHES[2]))
+    fn = quick(augment.from_string(text, patch_size=PATCHES[2]))
     parts = [draw(2, seed) for seed in range(4)]
     batch = {word: jnp.stack([part[word] for part in parts]) for word in ("image", "label")}
     batch |= {"index": jnp.arange(4) + 3, "case": jnp.asarray([7, 8, 9, 10])}
@@ -87,11 +97,12 @@ def test_batched_does_not_depend_on_how_the_batch_is_split(text):
 
 
 def test_batched_equals_vmap():
-    fn = function("nnunet", 3)
+    names = ("rotate_scale", "contrast", "low_resolution", "mirror")
+    fn = augment.chain([function(name, 3, probability=0.7) for name in names])
     batch = {word: jnp.stack([draw(3, 0)[word], draw(3, 1)[word]]) for word in ("image", "label")}
-    got = augment.batched(fn)(jax.random.key(2), batch | {"index": jnp.asarray([4, 0])})
+    got = quick(augment.batched(fn))(jax.random.key(2), batch | {"index": jnp.asarray([4, 0])})
     keys = jnp.stack([jax.random.fold_in(jax.random.key(2), place) for place in (4, 0)])
-    want = jax.jit(jax.vmap(fn))(keys, batch)
+    want = quick(jax.vmap(fn))(keys, batch)
     np.testing.assert_allclose(got["image"], want["image"], atol=2e-5)
     np.testing.assert_array_equal(got["label"], want["label"])
 

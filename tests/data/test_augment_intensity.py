@@ -12,6 +12,8 @@ import scipy.ndimage
 from jaxseg.data import augment
 from jaxseg.data.augment import intensity
 
+# These laws do not need fast code, and compiling it would take most of the time.
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 KEYS = jax.random.split(jax.random.key(1), 400)
 
 
@@ -21,7 +23,7 @@ def sample(*size, channels=2):
 
 
 def many(fn, one, keys=KEYS, **options):
-    return np.asarray(jax.jit(jax.vmap(functools.partial(fn, **options), (0, None)))(keys, one)["image"])
+    return np.asarray(quick(jax.vmap(functools.partial(fn, **options), (0, None)))(keys, one)["image"])
 
 
 def changed(images, one):
@@ -32,22 +34,24 @@ def changed(images, one):
 @pytest.mark.parametrize("size", [(3, 11), (7, 5, 6)])
 def test_blur_equals_scipy(size):
     image, widths = sample(*size)["image"], (0.6, 1.0)
-    got = intensity.blur(image, jnp.asarray(widths), radius=4)
+    blur = quick(intensity.blur, static_argnames="radius")
+    got = blur(image, jnp.asarray(widths), radius=4)
     for channel, width in enumerate(widths):
         want = scipy.ndimage.gaussian_filter(np.asarray(image[..., channel]), width, radius=4)
         np.testing.assert_allclose(got[..., channel], want, atol=1e-5)
-    np.testing.assert_array_equal(intensity.blur(image, jnp.zeros(2), radius=4), image)
+    np.testing.assert_array_equal(blur(image, jnp.zeros(2), radius=4), image)
 
 
 @pytest.mark.parametrize("size", [(10, 17), (6, 9, 13)])
 def test_coarsen_equals_nearest_down_and_linear_up(size):
     image, zooms = sample(*size)["image"], (0.55, 0.83)
-    got = intensity.coarsen(image, jnp.asarray(zooms), axes=range(len(size)))
+    coarsen = quick(intensity.coarsen, static_argnames="axes")
+    got = coarsen(image, jnp.asarray(zooms), axes=tuple(range(len(size))))
     for channel, zoom in enumerate(zooms):
         small = tuple(round(n * zoom) for n in size)
         want = jax.image.resize(jax.image.resize(image[..., channel], small, "nearest"), size, "linear")
         np.testing.assert_allclose(got[..., channel], want, atol=1e-5)
-    np.testing.assert_array_equal(intensity.coarsen(image, jnp.ones(2), axes=(0, 1)), image)
+    np.testing.assert_array_equal(coarsen(image, jnp.ones(2), axes=(0, 1)), image)
 
 
 def test_coarsening_can_leave_an_axis():

@@ -11,6 +11,8 @@ import pytest
 from jaxseg.data import augment
 from jaxseg.data.augment import draw, spatial
 
+# These laws do not need fast code, and compiling it would take most of the time.
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 KEYS = jax.random.split(jax.random.key(0), 400)
 
 
@@ -21,7 +23,7 @@ def sample(*size, channels=1):
 
 
 def many(fn, one, keys=KEYS):
-    return jax.jit(jax.vmap(fn, (0, None)))(keys, one)
+    return jax.tree.map(np.asarray, quick(jax.vmap(fn, (0, None)))(keys, one))
 
 
 def test_quarter_turn_of_image_and_label_equals_rot90(monkeypatch):
@@ -48,7 +50,7 @@ def test_without_motion_the_centre_is_cut_or_filled_exactly():
 
 def test_angles_and_scales_are_drawn_as_asked():
     draws = jax.vmap(lambda k: spatial._random_matrix(*jax.random.split(k), 2, 0.5, 0.3, (0.7, 1.4)))
-    matrices, moved = map(np.asarray, jax.jit(draws)(KEYS))
+    matrices, moved = map(np.asarray, quick(draws)(KEYS))
     scale = np.sqrt(np.linalg.det(matrices))
     angle = np.arctan2(matrices[:, 0, 1], matrices[:, 0, 0])
     assert abs((np.abs(angle) > 1e-6).mean() - 0.5) < 0.08 and np.abs(angle).max() <= 0.3 + 1e-5 and angle.min() < -0.25

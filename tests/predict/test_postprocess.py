@@ -205,7 +205,7 @@ def test_regions():
     masks = np.array([[[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]], bool)
     assert_array_equal(postprocess.regions_to_labels(masks, brats), [[0, 1, 2, 3]])
     assert_array_equal(postprocess.regions_to_labels(masks[..., :1], ((1,),)), [[0, 1, 1, 1]])
-    with pytest.raises(UserError, match="covered by"):
+    with pytest.raises(UserError, match="class of its own"):
         postprocess.region_classes(((1,), (1, 2)))
     with pytest.raises(ValueError, match="as many masks"):
         postprocess.regions_to_labels(masks, ((1,),))

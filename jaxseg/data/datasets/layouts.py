@@ -59,6 +59,7 @@ def make(
         regions=regions,
         load=functools.partial(load_case, rule=rule),
         digest=functools.partial(digest_case, rule=rule),
+        ignore_value=rule.ignore,
     )
 
 

@@ -1,0 +1,281 @@
+"""Convolutions with PyTorch's geometry: accelerators get XLA's own, CPUs the forms measured as faster there.
+
+What the CPU form does (2 cores, float32; `benchmarks/conv.py` prints the ratios):
+- a 3D convolution becomes 2D ones with depth folded into the batch: one a depth tap, or, for three taps at stride 1,
+  minimal filtering F(2, 3) along depth (Winograd 1980; Lavin and Gray 2016): four half-depth 2D convolutions for six;
+- the weight gradient is one matrix product: taps along the width stacked on the input's channels, taps along the height
+  on the gradient's, instead of a convolution with an image-sized kernel;
+- 1x1 kernels are matrix products, depthwise kernels shifted multiply-adds.
+All forms differentiate in both modes, vmap and jit.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Pairs = tuple[tuple[int, int], ...]
+WINOGRAD_POSITIONS = 1000  # below so many outputs a product, transforming the kernel costs more than it saves
+CHUNK_POSITIONS = 40_000  # a contraction much longer than this is faster cut in pieces
+
+
+class Geometry(NamedTuple):
+    """Static settings of a convolution: one entry a spatial axis; `padding` holds (before, after)."""
+
+    strides: tuple[int, ...]
+    padding: Pairs
+    dilation: tuple[int, ...]
+    groups: int
+
+
+def conv(
+    x: Float[Array, "B *S C"],
+    kernel: Float[Array, "*k I O"],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] | Sequence[tuple[int, int]] = "same",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Float[Array, "B *T O"]:
+    """Convolves (cross-correlates) a 2D or 3D image as PyTorch's `conv2d`, `conv3d` do, channels last.
+
+    Args:
+      x: batch of images.
+      kernel: `(*k, C / groups, O)`.
+      strides: one number, or one a spatial axis.
+      padding: "same" is `dilation * (k - 1) // 2` on both sides at every stride (not XLA's SAME, which shifts strided
+        outputs); "valid" is none; else zeros on both sides: a number, a number an axis, or (before, after) an axis.
+      dilation: distance of the kernel's taps, one number or one an axis.
+      groups: number of channel groups; `groups == C` is a depthwise convolution.
+
+    Raises:
+      ValueError: the ranks, channels or settings do not fit together.
+    """
+    geometry = _geometry(x, kernel, strides, padding, dilation, groups)
+    on_cpu = functools.partial(_conv_cpu, geometry=geometry)
+    elsewhere = functools.partial(_conv_xla, geometry=geometry)
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
+
+
+def conv_transpose(
+    x: Float[Array, "B *S C"], kernel: Float[Array, "*k C O"], *, strides: int | Sequence[int]
+) -> Float[Array, "B *T O"]:
+    """Transposed convolution whose kernel equals its stride, as PyTorch's `conv_transpose2d`, `conv_transpose3d` do.
+
+    Windows do not overlap, so this is one matrix product a voxel and depth-to-space: output `s * i + t` is
+    `x[i] @ kernel[t]`. PyTorch's weight `(C, O, *k)` becomes the kernel by moving its first two axes last, no flip.
+
+    Raises:
+      ValueError: the kernel's size is not the stride, or the channels differ.
+    """
+    n = x.ndim - 2
+    strides = _per_axis(strides, n, "strides")
+    if kernel.ndim != x.ndim or kernel.shape[:-2] != strides:
+        raise ValueError(f"conv_transpose needs a kernel of size {strides}, its strides; it got {kernel.shape[:-2]}.")
+    if kernel.shape[-2] != x.shape[-1]:
+        raise ValueError(f"The kernel takes {kernel.shape[-2]} channels, the image has {x.shape[-1]}.")
+    batch, *size, _ = x.shape
+    taps = jnp.moveaxis(kernel, -2, 0).reshape(x.shape[-1], -1)
+    y = jnp.dot(x, taps).reshape(batch, *size, *strides, kernel.shape[-1])
+    interleaved = itertools.chain.from_iterable((1 + i, 1 + n + i) for i in range(n))
+    y = y.transpose(0, *interleaved, 2 * n + 1)  # (B, S1, s1, S2, s2, ..., O)
+    return y.reshape(batch, *(length * stride for length, stride in zip(size, strides)), kernel.shape[-1])
+
+
+def _per_axis(value: int | Sequence[int], n: int, name: str) -> tuple[int, ...]:
+    values = (int(value),) * n if isinstance(value, int) else tuple(int(v) for v in value)
+    if len(values) != n or min(values) < 1:
+        raise ValueError(f"{name} should be one positive number or {n} of them; it is {value}.")
+    return values
+
+
+def _pairs(padding, size: Sequence[int], dilation: Sequence[int]) -> Pairs:
+    n = len(size)
+    if padding == "same":
+        padding = [d * (k - 1) // 2 for d, k in zip(dilation, size)]
+    elif padding == "valid":
+        padding = 0
+    elif isinstance(padding, str):
+        raise ValueError(f"padding should be 'same', 'valid', numbers or pairs; it is {padding!r}.")
+    sides = [padding] * n if isinstance(padding, int) else list(padding)
+    pairs = tuple((int(p), int(p)) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in sides)
+    if len(pairs) != n or min(map(min, pairs)) < 0:
+        raise ValueError(f"padding should be zero or more, one entry for each of {n} axes; it is {padding}.")
+    return pairs
+
+
+def _geometry(x, kernel, strides, padding, dilation, groups: int) -> Geometry:
+    n = x.ndim - 2
+    if n not in (2, 3) or kernel.ndim != x.ndim:
+        raise ValueError(
+            f"conv takes (B, *S, C) with 2 or 3 spatial axes and a kernel of that rank; "
+            f"it got {x.shape} and {kernel.shape}."
+        )
+    if x.shape[-1] != kernel.shape[-2] * groups or kernel.shape[-1] % groups:
+        raise ValueError(
+            f"A kernel {kernel.shape} in {groups} groups takes {kernel.shape[-2] * groups} channels and gives a "
+            f"multiple of {groups}; the image has {x.shape[-1]} channels."
+        )
+    dilation = _per_axis(dilation, n, "dilation")
+    pairs = _pairs(padding, kernel.shape[:-2], dilation)
+    geometry = Geometry(_per_axis(strides, n, "strides"), pairs, dilation, groups)
+    if min(_output_size(x.shape[1:-1], kernel.shape[:-2], geometry)) < 1:
+        raise ValueError(f"An image of size {x.shape[1:-1]} is smaller than the kernel {kernel.shape[:-2]} allows.")
+    return geometry
+
+
+def _output_size(size: Sequence[int], kernel: Sequence[int], geometry: Geometry) -> tuple[int, ...]:
+    axes = zip(size, kernel, geometry.strides, geometry.padding, geometry.dilation)
+    return tuple((length + sum(pad) - d * (k - 1) - 1) // s + 1 for length, k, s, pad, d in axes)
+
+
+def _conv_xla(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    axes = "DHW"[-(x.ndim - 2) :]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=geometry.strides,
+        padding=geometry.padding,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+        feature_group_count=geometry.groups,
+    )
+
+
+def _conv_cpu(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    channels = x.shape[-1]
+    if math.prod(kernel.shape[:-2]) == 1 and geometry.groups == 1:
+        return _pointwise(x, kernel, geometry)
+    if geometry.groups == channels and channels > 1:
+        return _depthwise(x, kernel, geometry)
+    if x.ndim == 5:
+        return _conv_by_depth(x, kernel, geometry)
+    return _conv2d(x, kernel, geometry)
+
+
+def _pad(x: Array, pairs: Sequence[tuple[int, int]]) -> Array:
+    return jnp.pad(x, ((0, 0), *pairs, *((0, 0),) * (x.ndim - 1 - len(pairs)))) if any(map(any, pairs)) else x
+
+
+def _window(x: Array, offsets: Sequence[int], size: Sequence[int], strides: Sequence[int]) -> Array:
+    """Reads `size` positions from each spatial axis (as many as are given), `strides` apart from `offsets` on."""
+    for axis, (start, count, stride) in enumerate(zip(offsets, size, strides), start=1):
+        x = lax.slice_in_dim(x, start, start + stride * (count - 1) + 1, stride, axis)
+    return x
+
+
+def _pointwise(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    size = _output_size(x.shape[1:-1], kernel.shape[:-2], geometry)
+    x = _window(_pad(x, geometry.padding), (0,) * len(size), size, geometry.strides)
+    return jnp.dot(x, kernel.reshape(kernel.shape[-2:]))
+
+
+def _depthwise(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    *taps, _, outputs = kernel.shape
+    size = _output_size(x.shape[1:-1], taps, geometry)
+    x = jnp.repeat(_pad(x, geometry.padding), outputs // x.shape[-1], axis=-1)
+    total = jnp.zeros((), x.dtype)
+    for tap in itertools.product(*map(range, taps)):
+        offsets = [t * d for t, d in zip(tap, geometry.dilation)]
+        total = total + _window(x, offsets, size, geometry.strides) * kernel[tap][0]
+    return total
+
+
+def _conv_by_depth(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    """A 3D convolution as 2D ones with depth folded into the batch."""
+    depth = _output_size(x.shape[1:-1], kernel.shape[:-2], geometry)[0]
+    flat = Geometry(geometry.strides[1:], geometry.padding[1:], geometry.dilation[1:], geometry.groups)
+    channels, taps = x.shape[-1], kernel.shape[0]
+    (stride, *_), (pad, *_), (dilation, *_) = geometry.strides, geometry.padding, geometry.dilation
+    positions = x.shape[0] * (depth // 2) * math.prod(x.shape[2:-1]) // math.prod(flat.strides)
+    simple = (taps, stride, dilation, geometry.groups) == (3, 1, 1, 1)
+    # F(2, 3) adds inputs before it multiplies: exact enough in float32, not in bfloat16.
+    if simple and x.dtype == jnp.float32 and depth >= 4 and channels >= 8 and positions >= WINOGRAD_POSITIONS:
+        # Only x and the kernel are kept for the gradient: it makes the sums of inputs again, but no convolution.
+        return jax.checkpoint(functools.partial(_winograd_depth, pad=pad, depth=depth, flat=flat))(x, kernel)
+    length = x.shape[1]
+    x = _pad(x, (pad,))
+    reads = [t for t in range(taps) if any(0 <= t * dilation + stride * i - pad[0] < length for i in range(depth))]
+    slices = [_window(x, (t * dilation,), (depth,), (stride,)) for t in reads]
+    if channels * len(slices) <= 16 and geometry.groups == 1 and len(slices) > 1:
+        # A grey image: one convolution of three channels beats three of one.
+        joined = jnp.concatenate([kernel[t] for t in reads], axis=-2)
+        return _folded(jnp.concatenate(slices, axis=-1), joined, flat)
+    if not slices:
+        return _folded(_window(x, (0,), (depth,), (stride,)), kernel[0], flat)
+    return functools.reduce(jnp.add, (_folded(part, kernel[t], flat) for t, part in zip(reads, slices)))
+
+
+def _folded(x: Array, kernel: Array, flat: Geometry) -> Array:
+    y = _conv2d(x.reshape(-1, *x.shape[2:]), kernel, flat)
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def _winograd_depth(x: Array, kernel: Array, *, pad: tuple[int, int], depth: int, flat: Geometry) -> Array:
+    """F(2, 3) along depth: two outputs of a three-tap filter from four products instead of six."""
+    pairs = -(-depth // 2)
+    x = _pad(x, ((pad[0], pad[1] + 2 * pairs - depth),))
+    a, b, c, d = (_window(x, (start,), (pairs,), (2,)) for start in range(4))
+    near, middle, far = kernel
+    even, odd = (near + far + middle) * 0.5, (near + far - middle) * 0.5
+    p, q, r, s = (_folded(part, u, flat) for part, u in ((a - c, near), (b + c, even), (c - b, odd), (b - d, far)))
+    y = jnp.stack([p + q + r, q - r - s], axis=2)
+    return y.reshape(y.shape[0], 2 * pairs, *y.shape[3:])[:, :depth]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _conv2d(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    return _conv_xla(x, kernel, geometry)
+
+
+def _conv2d_jvp(geometry: Geometry, primals, tangents):
+    """The tangent by the kernel is written so that its transpose, the weight gradient, is one matrix product."""
+    (x, kernel), (dx, dkernel) = primals, tangents
+    zero = jax.custom_derivatives.SymbolicZero
+    y = _conv2d(x, kernel, geometry)
+    out = jnp.zeros_like(y)
+    if not isinstance(dx, zero):
+        out = out + _conv2d(dx, kernel, geometry)
+    if not isinstance(dkernel, zero):
+        stackable = geometry.strides == (1, 1) and geometry.groups == 1 and x.shape[-1] >= 8 and kernel.shape[-1] >= 8
+        if stackable and max(kernel.shape[:2]) <= 3:
+            # checkpoint: keep x for the gradient, not its stacked copies; nothing in the forward pass could be shared.
+            by_taps = jax.checkpoint(functools.partial(_conv2d_by_taps, geometry=geometry), prevent_cse=False)
+            out = out + by_taps(x, dkernel)
+        else:
+            out = out + _conv_xla(x, dkernel, geometry)
+    return y, out
+
+
+_conv2d.defjvp(_conv2d_jvp, symbolic_zeros=True)
+
+
+def _conv2d_by_taps(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    """The stride-1 convolution with width taps stacked on the input's channels and height taps on the output's."""
+    high, wide, channels, outputs = kernel.shape
+    rows, columns = _output_size(x.shape[1:-1], (high, wide), geometry)
+    step_y, step_x = geometry.dilation
+    padded = _pad(x, ((0, 0), geometry.padding[1]))
+    stacked = jnp.concatenate(
+        [_window(padded, (0, t * step_x), (x.shape[1], columns), (1, 1)) for t in range(wide)], axis=-1
+    )
+    taps = kernel.transpose(1, 2, 0, 3).reshape(wide * channels, high * outputs)
+    chunks = _chunks(x.shape[0], x.shape[1] * columns)
+    stacked = stacked.reshape(chunks, -1, wide * channels)
+    product = lax.dot_general(stacked, jnp.broadcast_to(taps, (chunks, *taps.shape)), (((2,), (1,)), ((0,), (0,))))
+    product = _pad(product.reshape(x.shape[0], x.shape[1], columns, -1), (geometry.padding[0],))
+    parts = lax.split(product, (outputs,) * high, axis=3)
+    return functools.reduce(jnp.add, (_window(part, (t * step_y,), (rows,), (1,)) for t, part in enumerate(parts)))
+
+
+def _chunks(batch: int, positions: int) -> int:
+    """The largest divisor of `batch` that leaves enough positions to each piece."""
+    return next(
+        n for n in range(batch, 0, -1) if batch % n == 0 and (n == 1 or batch // n * positions >= CHUNK_POSITIONS)
+    )

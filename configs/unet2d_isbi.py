@@ -1,6 +1,6 @@
 """Neuronal membranes in electron microscopy (ISBI 2012): a 2D U-Net on 512 x 512 slices.
 
-    python launch.py --config configs/unet2d_isbi.py --config.data.root=DIR [:minutes=20]
+    python launch.py --config configs/unet2d_isbi.py:minutes=10 --config.data.root=DIR
 
 DIR holds image/ and label/ with PNG files of equal names. Neighbouring slices look alike, so the held-out slices are
 one contiguous block (fold 0 of 5).
@@ -10,7 +10,7 @@ from jaxseg.config import base_config, parse_arg
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, debug=False, minutes=20)
+    arg = parse_arg(arg, debug=False, minutes=10)
     config = base_config()
 
     config.data.name = "image_mask"
@@ -20,12 +20,12 @@ def get_config(arg=None):
     config.data.classes = ("cell", "membrane")
     config.data.split_kind = "blocks"
     config.data.batch_size = 4
-    config.data.patch_size = (192, 192)
+    config.data.patch_size = (160, 160)
     config.data.foreground = 0.0
     config.data.crop = False
 
     config.model.ndim = 2
-    config.model.features = (16, 32, 64, 128)
+    config.model.features = (32, 64, 128, 256)
     config.augment = "em"
     config.loss = "dice_loss + cross_entropy"
 
@@ -35,6 +35,7 @@ def get_config(arg=None):
     config.train.eval_steps = 200
     config.predict.window = (256, 256)
     config.predict.tta = True
+    config.evaluate.background = True  # the cells' inside is scored too
 
     if arg.debug:
         config.data.patch_size = (32, 32)

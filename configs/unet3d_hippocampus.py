@@ -15,24 +15,28 @@ def get_config(arg=None):
 
     config.data.name = "msd"
     config.data.subjects = "subjects.csv"
-    config.data.batch_size = 2
-    config.data.patch_size = (40, 56, 40)
+    config.data.batch_size = 4
+    config.data.patch_size = (32, 40, 32)
     config.data.foreground = 1.0
 
     config.model.features = (16, 32, 64, 128)
-    config.augment = "nnunet"
+    config.model.convs = (1, 2, 2, 2)  # one convolution less on either side of the costly full resolution
+    config.model.decoder_convs = (1, 2, 2)
+    config.augment = "rotate_scale|brightness|gamma|mirror(axes=(2,))"
 
     config.optim.lr = 3e-3
     config.optim.warmup_steps = 20
     config.optim.ema = 0.99
     config.train.total_minutes = float(arg.minutes)
-    config.train.eval_steps = 200
+    config.train.eval_steps = 300
     config.train.eval_cases = 10
     config.predict.tta = True
 
     if arg.debug:
         config.data.patch_size = (16, 16, 16)
         config.model.features = (4, 8)
+        config.model.convs = 1
+        config.model.decoder_convs = 1
         config.predict.tta = False
         config.train.total_minutes = None
         config.train.total_steps = 2

@@ -58,7 +58,15 @@ def base_config() -> ConfigDict:
             "probabilities": False,
         }
     )
-    config.evaluate = ConfigDict({"tolerance_mm": 1.0, "surfaces": True, "curves": False, "overlays": 6})
+    config.evaluate = ConfigDict(
+        {
+            "tolerance_mm": 1.0,
+            "surfaces": True,  # HD95, ASSD and NSD
+            "curves": False,  # areas under ROC and precision-recall curves; takes the probabilities
+            "background": False,  # score class 0 like the others, where it is a tissue of its own
+            "overlays": 6,  # how many of the worst and of the best cases
+        }
+    )
     config.parallel = ConfigDict({"kind": "pmap", "spatial": 1})
     return config
 
@@ -118,15 +126,16 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
         name, equals, value = item.partition("=")
         if name not in defaults:
             raise UserError(f"The config knows no argument {name!r} behind its colon; it takes {', '.join(defaults)}.")
-        given[name] = _literal(value) if equals else True
+        given[name] = literal(value) if equals else True
     return ConfigDict({**defaults, **given})
 
 
-def _literal(text: str):
+def literal(text: str):
+    """Returns the Python literal that a text stands for; an unquoted word is a string."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text  # an unquoted word is a string
+        return text
 
 
 def spacing_of(config: ConfigDict) -> str | tuple[float, ...]:

@@ -26,7 +26,7 @@ def test_every_config_is_valid(path, arg):
     if config.data.name is None:
         config.data.name = "msd"
     configs.validate(config)
-    assert "python launch.py --config configs/" + path.name in load(path).__doc__
+    assert f"python launch.py --config configs/{path.name}" in load(path).__doc__
 
 
 def test_all_problems_are_reported_together():

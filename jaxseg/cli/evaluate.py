@@ -21,12 +21,12 @@ def evaluate(arguments: workdir.Arguments) -> None:
     Raises:
       UserError: no labelled case to score, or cases that cannot be read.
     """
-    trained = inference.load(arguments.workdir, arguments.config)
+    trained = inference.load(arguments.workdir, arguments.config, others=arguments.average)
     cases, load = _cases(arguments, trained)
     options = trained.config.evaluate
     known = trained.known
     folder = pathlib.Path(arguments.output) if arguments.output else arguments.workdir / evaluation.files.FOLDER
-    names = _region_names(known) if known.regions else None
+    names = _region_names(known, background=options.background)
     score = functools.partial(metrics.case_rows, tolerance_mm=options.tolerance_mm, skip_surface=not options.surfaces)
     with logging.progress(len(cases), label="evaluate") as show:
         rows = evaluation.evaluate_cases(
@@ -114,6 +114,11 @@ def _results(
         )
 
 
-def _region_names(known: build.Facts) -> dict[str, tuple[int, ...]]:
-    """Returns region name -> class ids; the class that a region writes bears its name."""
-    return {known.classes[region[0]]: region for region in known.regions}
+def _region_names(known: build.Facts, *, background: bool) -> dict[str, tuple[int, ...]] | None:
+    """Returns row name -> class ids where rows are not simply the foreground classes.
+
+    The class that a region writes bears its name.
+    """
+    if known.regions:
+        return {known.classes[region[0]]: region for region in known.regions}
+    return {name: (number,) for number, name in enumerate(known.classes)} if background else None

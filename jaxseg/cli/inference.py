@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from jaxseg.cli import build, cache, workdir
 from jaxseg.data import preprocess
 from jaxseg.train import checkpoint
 from jaxseg.train import state as states
-from jaxseg.typing import UserError, Volume
+from jaxseg.typing import Task, UserError, Volume
 
 
 class Trained(NamedTuple):
@@ -28,18 +28,56 @@ class Trained(NamedTuple):
     predict: Callable[..., predict.Prediction]  # (volume, *, keep_probabilities=False)
 
 
-def load(folder: pathlib.Path, config: ConfigDict) -> Trained:
+def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()) -> Trained:
     """Restores the checkpoint that `config.predict.checkpoint` names.
 
+    Args:
+      folder: the workdir.
+      config: its config.
+      others: further workdirs of the same network and classes (other folds or seeds); probabilities are averaged.
+
     Raises:
-      UserError: the folder has no checkpoint, or one of another model.
+      UserError: a folder has no checkpoint, or one of another model.
     """
     cache.enable()
     record = workdir.record(folder)
+    known = _known(folder, record)
+    task = build.task(config, known)
+    apply = jax.jit(task.predict)
+    restored = _restore(folder, config, task, known)
+    members = [restored, *(_restore(pathlib.Path(other), config, task, known) for other in others)]
+    average = predict.average(
+        [build.device_predict(apply, states.inference_variables(member.state)) for member in members]
+    )
+    one = functools.partial(
+        predict.predict_case,
+        average,
+        settings=preprocess.settings_from_json(record["settings"]),
+        num_classes=len(known.classes),
+        regions=known.regions,
+        postprocess=config.predict.postprocess or None,
+        flip_pairs=build.output_pairs(known),
+        **build.predict_options(config),
+    )
+    held_out = tuple(restored.metadata.get("held_out", ()))
+    return Trained(
+        config, record, known, held_out, restored.step, lambda volume, **options: _run(one, volume, known, **options)
+    )
+
+
+def _known(folder: pathlib.Path, record: dict[str, Any]) -> build.Facts:
     if "dataset" not in record or not (folder / checkpoint.FOLDER).exists():
         raise UserError(f"{folder} holds no trained model; run --mode train with this --workdir first.")
-    known = build.stored_facts(record)
-    task = build.task(config, known)
+    return build.stored_facts(record)
+
+
+def _restore(folder: pathlib.Path, config: ConfigDict, task: Task, known: build.Facts) -> checkpoint.Restored:
+    """Reads the parameters of a workdir whose data must be like that of the first."""
+    found = _known(folder, workdir.record(folder))
+    if (found.channels, found.classes, found.regions) != (known.channels, known.classes, known.regions):
+        raise UserError(
+            f"{folder} was trained on other channels or classes ({', '.join(found.classes)}); leave it out."
+        )
     optimizers = build.optimizers(config)
     shape = jax.ShapeDtypeStruct((1, *config.data.patch_size, len(known.channels)), np.float32)
     create = functools.partial(states.create, task=task, optimizers=optimizers, horizon=1, ema=config.optim.ema > 0)
@@ -49,22 +87,9 @@ def load(folder: pathlib.Path, config: ConfigDict) -> Trained:
         step = checkpoints.pick(str(config.predict.checkpoint))
         if step is None:
             raise UserError(f"{folder} holds no finished checkpoint; run --mode train with this --workdir again.")
-        restored = checkpoints.restore(like, step=step)
+        return checkpoints.restore(like, step=step)
     finally:
         checkpoints.close()
-    variables = states.inference_variables(restored.state)
-    one = functools.partial(
-        predict.predict_case,
-        build.device_predict(jax.jit(task.predict), variables),
-        settings=preprocess.settings_from_json(record["settings"]),
-        num_classes=len(known.classes),
-        regions=known.regions,
-        postprocess=config.predict.postprocess or None,
-        flip_pairs=build.output_pairs(known),
-        **build.predict_options(config),
-    )
-    held_out = tuple(restored.metadata.get("held_out", ()))
-    return Trained(config, record, known, held_out, step, lambda volume, **options: _run(one, volume, known, **options))
 
 
 def _run(one: Callable, volume: Volume, known: build.Facts, **options) -> predict.Prediction:

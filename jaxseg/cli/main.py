@@ -32,6 +32,8 @@ OUTPUT = flags.DEFINE_string(
     "output", None, "predict: the folder for masks; evaluate: another folder for scores; compare: a .svg or .png."
 )
 LABELS = flags.DEFINE_string("labels", None, "evaluate: folder of label files, named as the images of --input.")
+SET = flags.DEFINE_multi_string("set", [], "predict, evaluate: such as predict.tta=True, in place of the stored value.")
+AVERAGE = flags.DEFINE_multi_string("average", [], "predict, evaluate: further workdirs (folds) to average with.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace masks that are already there.")
 
 
@@ -105,6 +107,8 @@ def _arguments() -> workdir.Arguments:
         raise UserError(f"--mode {MODE.value} needs --workdir, the folder of a finished run.")
     if folder is not None and config is None:
         config = workdir.stored_config(pathlib.Path(folder))
+        for text in SET.value:
+            _set(config, text)
     return workdir.Arguments(
         config=config,
         workdir=pathlib.Path(folder) if folder else None,
@@ -112,7 +116,19 @@ def _arguments() -> workdir.Arguments:
         output=OUTPUT.value,
         labels=LABELS.value,
         overwrite=OVERWRITE.value,
+        average=tuple(AVERAGE.value),
     )
+
+
+def _set(config: ConfigDict, text: str) -> None:
+    """Changes one predict.* or evaluate.* field of a stored config; the others belong to the training that was."""
+    name, _, value = text.partition("=")
+    group, _, field = name.partition(".")
+    if group not in ("predict", "evaluate") or field not in config[group]:
+        known = ", ".join(f"{part}.{key}" for part in ("predict", "evaluate") for key in config[part])
+        raise UserError(f"--set {text} should read FIELD=VALUE with one of {known}.")
+    config[group][field] = configs.literal(value)
+    configs.validate(config)
 
 
 def _replace_duration(config: ConfigDict) -> None:

@@ -19,7 +19,7 @@ from jaxseg.train import checkpoint, logging, loop, parallel, step
 from jaxseg.train import state as states
 from jaxseg.typing import UserError
 
-TIMED_STEPS = 5
+TIMED_STEPS = 8
 
 
 def prepare_train_evaluate(arguments: workdir.Arguments) -> None:
@@ -75,12 +75,13 @@ def _train(config, folder, known, training, held_out, checkpoints, previous) -> 
         key, task, np.zeros(shape, np.float32), build.optimizers(config), horizon=1, ema=config.optim.ema > 0
     )
     metadata: dict[str, Any] = {"batch_size": config.data.batch_size, "held_out": [case.name for case in held_out]}
+    evaluate = _evaluator(config, known, task, held_out) if held_out else None
     latest = checkpoints.pick("latest")
     if latest is not None:
         restored = checkpoints.restore(state, step=latest)
         state, metadata = restored.state, {**restored.metadata, "batch_size": config.data.batch_size}
     if latest is None or _duration(previous.get("config", {}).get("train")) != _duration(config.train):
-        horizon = _horizon(config, len(training), step_fn, state, key, put, training)
+        horizon = _horizon(config, training, step_fn, state, key, put, evaluate)
         state = state._replace(horizon=jnp.int32(horizon))
     logging.truncate(folder / logging.METRICS, step=int(state.step))
     if latest is None:
@@ -108,7 +109,7 @@ def _train(config, folder, known, training, held_out, checkpoints, previous) -> 
             cadence=cadence,
             checkpoints=checkpoints,
             metadata=metadata,
-            evaluate=_evaluator(config, known, task, held_out) if held_out else None,
+            evaluate=evaluate,
             summarize=lambda metrics: _summarize(metrics, regions=bool(known.regions)),
             write=write,
             show=show,
@@ -119,19 +120,31 @@ def _duration(train: Any) -> tuple:
     return tuple(train[name] for name in ("total_steps", "total_epochs", "total_minutes")) if train else ()
 
 
-def _horizon(config: ConfigDict, cases: int, step_fn, state, key, put, training) -> int:
-    """Returns the number of steps; minutes are turned into steps by timing a few on a copy of the state."""
+def _horizon(config: ConfigDict, training, step_fn, state, key, put, evaluate) -> int:
+    """Returns the number of steps.
+
+    Minutes are turned into steps by timing a few on a copy of the state, and one evaluation; compiling, timing and the
+    evaluations on the way all count as part of the minutes.
+    """
     train = config.train
     if train.total_steps is not None:
         return train.total_steps
     if train.total_epochs is not None:
-        return max(1, math.ceil(train.total_epochs * cases / config.data.batch_size))
+        return max(1, math.ceil(train.total_epochs * len(training) / config.data.batch_size))
     began = time.monotonic()
     with prefetch.prefetch(build.batches(config, training, start_step=0), size=2, transfer=put) as batches:
         seconds = loop.seconds_a_step(step_fn, state, batches, key, steps=TIMED_STEPS)
-    left = train.total_minutes * 60 - (time.monotonic() - began)
-    horizon = int(state.step) + max(1, int(left / seconds))
-    print(f"{seconds:.2f} s a step: {horizon} steps fill {train.total_minutes:g} minutes")
+    looking = 0.0
+    if evaluate is not None:
+        evaluate(state)  # compiles
+        started = time.monotonic()
+        evaluate(state)
+        looking = time.monotonic() - started
+    left = train.total_minutes * 60 - (time.monotonic() - began) - looking
+    horizon = int(state.step) + max(1, int(left / (seconds + looking / train.eval_steps)))
+    print(
+        f"{seconds:.2f} s a step, {looking:.1f} s an evaluation: {horizon} steps fill {train.total_minutes:g} minutes"
+    )
     return horizon
 
 

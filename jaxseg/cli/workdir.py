@@ -27,6 +27,7 @@ class Arguments(NamedTuple):
     output: str | None
     labels: str | None
     overwrite: bool
+    average: tuple[str, ...] = ()
 
 
 def stored_config(workdir: pathlib.Path) -> ConfigDict:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
 
 from jaxseg.metrics.aggregate import bootstrap_interval, by_case_and_class, case_means, metric_names
@@ -113,6 +112,8 @@ def _wilcoxon(a: Float[np.ndarray, " N"], b: Float[np.ndarray, " N"]) -> float:
     """Returns the two-sided p of the signed-rank test; 1 where nothing differs, NaN where there is no pair."""
     if not a.size:
         return float("nan")
+    import scipy.stats  # half a second, and only comparisons need it
+
     differing = a != b  # equal pairs, infinite ones too, carry no sign
     if not differing.any():
         return 1.0

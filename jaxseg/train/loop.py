@@ -151,15 +151,18 @@ def _check_finite(metrics: dict | None, step: int, state: State, checkpoints: Ch
 
 
 def seconds_a_step(step_fn: Callable, state: State, batches: Iterator[dict], key: jax.Array, *, steps: int) -> float:
-    """Times `steps` real steps on a copy of the state, after one that compiles; the copy is thrown away."""
+    """Returns the median of `steps` real steps on a copy of the state, which is thrown away.
+
+    As many go before, untimed: the first compiles, and the loader has to fill its caches.
+    """
     copy = jax.tree.map(lambda x: x.copy(), state)
-    copy, metrics = step_fn(copy, next(batches), key)
-    jax.block_until_ready(metrics)
-    began = time.monotonic()
-    for _ in range(steps):
+    times = []
+    for _ in range(2 * steps):
+        began = time.monotonic()
         copy, metrics = step_fn(copy, next(batches), key)
-    jax.block_until_ready(metrics)
-    return (time.monotonic() - began) / steps
+        jax.block_until_ready(metrics)
+        times.append(time.monotonic() - began)
+    return float(np.median(times[steps:]))
 
 
 @contextlib.contextmanager

@@ -101,6 +101,43 @@ def test_same_command_resumes_and_another_config_is_refused(root, workdir):
     assert "Traceback" not in other.stderr
 
 
+@pytest.mark.parametrize("parallel", [("pmap", 1), ("mesh", 2)])
+def test_two_devices_compute_what_one_does(root, workdir, tmp_path, parallel):
+    kind, spatial = parallel
+    done = train(
+        root, tmp_path / "run", "--mode=train", f"--config.parallel.kind={kind}", f"--config.parallel.spatial={spatial}",
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+    def losses(folder):
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [row["train/loss"] for row in rows if "train/loss" in row][:2]
+
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(workdir), rtol=1e-4)
+
+
+def test_average_of_two_workdirs_and_options_for_one_command(root, workdir, tmp_path):
+    scan = root / "imagesTr" / "case_00.nii.gz"
+    options = ("--set", "predict.probabilities=True", "--set", "predict.postprocess=keep_largest")
+    once = clinic.launch(
+        "--mode=predict", f"--workdir={workdir}", f"--input={scan}", f"--output={tmp_path / 'once'}", *options
+    )
+    assert once.returncode == 0, once.stderr
+    twice = clinic.launch(
+        "--mode=predict", f"--workdir={workdir}", f"--average={workdir}", f"--input={scan}",
+        f"--output={tmp_path / 'twice'}", *options,
+    )  # fmt: skip
+    assert twice.returncode == 0, twice.stderr
+    one, two = (
+        np.asarray(nibabel.load(tmp_path / name / "case_00_probabilities.nii.gz").dataobj) for name in ("once", "twice")
+    )
+    assert one.shape == (*nibabel.load(scan).shape, 3)
+    np.testing.assert_allclose(one, two, atol=1e-6)  # the mean of a network with itself
+    wrong = clinic.launch("--mode=predict", f"--workdir={workdir}", "--set", "optim.lr=1", f"--input={scan}")
+    assert wrong.returncode == 2 and "predict.tta" in wrong.stderr
+
+
 def state_of(workdir):
     """Every array of the latest checkpoint, by Orbax' own reader."""
     code = (

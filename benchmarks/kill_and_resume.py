@@ -2,8 +2,8 @@
 
     python benchmarks/kill_and_resume.py [--config configs/quickstart.py:debug] [--steps 40] [--seed 0]
 
-Runs the same command once without interruption and once with kills and restarts, and compares the SHA-256 of every array of
-the last checkpoint, the prepared cases and the steps in metrics.jsonl. Exits with status 1 where they differ.
+Runs the same command once without interruption and once with kills and restarts, and compares the SHA-256 of every
+array of the last checkpoint, the prepared cases and the steps in metrics.jsonl. Exits with status 1 where they differ.
 """
 
 import argparse

@@ -35,8 +35,8 @@ def get_config(arg=None):
     if arg.debug:
         config.data.patch_size = (16, 16, 16)
         config.model.features = (4, 8)
-        config.model.convs = 1
-        config.model.decoder_convs = 1
+        config.model.convs = (1, 1)
+        config.model.decoder_convs = (1,)
         config.predict.tta = False
         config.train.total_minutes = None
         config.train.total_steps = 2

@@ -50,7 +50,8 @@ def _mesh(step: StepFn, spatial: int) -> tuple[Callable, Callable]:
     count = jax.device_count()
     if count % spatial:
         raise UserError(f"parallel.spatial = {spatial} must divide the number of devices, {count}.")
-    mesh = jax.make_mesh((count // spatial, spatial), ("data", "space"), devices=jax.devices())
+    kinds = (jax.sharding.AxisType.Auto,) * 2  # the compiler places what happens inside the step
+    mesh = jax.make_mesh((count // spatial, spatial), ("data", "space"), devices=jax.devices(), axis_types=kinds)
     everywhere = NamedSharding(mesh, PartitionSpec())
     # Metrics and state are whole on every device; the compiler inserts reductions and halo exchanges.
     compiled = jax.jit(step, donate_argnums=(0,), out_shardings=everywhere)

@@ -55,7 +55,7 @@ def test_run_leaves_every_promised_file(workdir):
     assert summary["classes"]["shell"]["dice"]["n"] == 2
     assert len(list((workdir / "evaluation" / "overlays").glob("*.png"))) == 2
     page = (workdir / "report.html").read_text()
-    assert "data:image/png;base64" in page and all(case in page for case in held_out)
+    assert "data:image/" in page and all(case in page for case in held_out)
 
 
 def test_predict_keeps_the_geometry(root, workdir, tmp_path):
@@ -105,8 +105,8 @@ def test_same_command_resumes_and_another_config_is_refused(root, workdir):
 def test_two_devices_compute_what_one_does(root, workdir, tmp_path, parallel):
     kind, spatial = parallel
     done = train(
-        root, tmp_path / "run", "--mode=train", f"--config.parallel.kind={kind}", f"--config.parallel.spatial={spatial}",
-        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        root, tmp_path / "run", "--mode=train", f"--config.parallel.kind={kind}",
+        f"--config.parallel.spatial={spatial}", XLA_FLAGS="--xla_force_host_platform_device_count=2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

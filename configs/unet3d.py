@@ -15,7 +15,7 @@ def get_config(arg=None):
 
     config.data.spacing = "median"
     config.data.batch_size = 2
-    config.data.patch_size = (64, 128, 128)
+    config.data.patch_size = (0, 0, 0)  # the median case, at most 128 voxels along an axis
 
     config.model.features = (32, 64, 128, 256, 320)
     config.augment = "nnunet"
@@ -30,7 +30,7 @@ def get_config(arg=None):
     config.predict.tta = True
 
     if arg.debug:
-        config.data.patch_size = (16, 16, 16)
+        config.data.patch_size = (8, 8, 8)
         config.model.features = (4, 8)
         config.train.total_steps = 2
         config.train.eval_cases = 1

@@ -17,7 +17,7 @@ def base_config() -> ConfigDict:
     config.seed = 0
     config.data = _data()
     config.model = ConfigDict({"name": "unet", "ndim": 3, "features": (16, 32, 64), "deep_supervision": True})
-    config.loss = "dice_loss(ignore_background=True) + cross_entropy"
+    config.loss = "auto"  # Dice + cross-entropy, softmax or (where the data names regions) sigmoid
     config.augment = "nnunet"
     config.optim = ConfigDict(
         {
@@ -100,7 +100,7 @@ def _data() -> ConfigDict:
             "folds": 5,
             "split_kind": "nnunet",  # nnunet: its seeded shuffle, by subject; blocks: neighbours stay together
             "batch_size": 2,
-            "patch_size": (64, 64, 64),
+            "patch_size": (64, 64, 64),  # 0 along an axis: the median case, at most 128 (3D) or 512 (2D)
             "spacing": "keep",  # keep, median (nnU-Net's rule), or millimetres such as "1.5,1,1" in z,y,x
             "normalize": "auto",  # auto (by channel name), or one of zscore, zscore_mask, ct, unit, rgb, none a channel
             "orientation": "canonical",
@@ -186,8 +186,8 @@ def _data_problems(data: ConfigDict) -> Iterator[str]:
         yield f"data.fold must be '0' to '{data.folds - 1}' or 'all', got {data.fold!r}."
     elif data.fold.isdigit() and int(data.fold) >= data.folds:
         yield f"data.fold is {data.fold} but there are data.folds = {data.folds}, counted from 0."
-    if any(size < 1 for size in data.patch_size):
-        yield f"data.patch_size must be positive, got {data.patch_size}."
+    if any(size < 0 for size in data.patch_size):
+        yield f"data.patch_size must be positive, or 0 to fit it to the data, got {data.patch_size}."
     if data.split_kind not in ("nnunet", "blocks"):
         yield f"data.split_kind must be 'nnunet' or 'blocks', got {data.split_kind!r}."
     if data.orientation not in ("canonical", "keep"):

@@ -22,6 +22,11 @@ LAYOUT_OPTIONS = (
 )  # fmt: skip
 
 
+CLASS_LOSS = "dice_loss(ignore_background=True) + cross_entropy"
+REGION_LOSS = "dice_loss(activation='sigmoid') + binary_cross_entropy"
+LARGEST_PATCH = {2: 512, 3: 128}  # along each axis, where data.patch_size leaves it open
+
+
 class Facts(NamedTuple):
     """What the data set says about itself, as stored in config.json, so that predict needs no data set."""
 
@@ -79,18 +84,40 @@ def normalization(config: ConfigDict, channels: Sequence[str]) -> tuple[str, ...
 
 def check_model(config: ConfigDict, known: Facts) -> None:
     """Builds the task without data, so that a wrong model, loss, augmentation or schedule is told before preparing."""
-    task(config, known)
-    transforms(config, known)
     optimizers(config)
     schedule(config)
     normalization(config, known.channels)
     parallel.check_batch(config.data.batch_size, spatial=config.parallel.spatial)
-    shape = (1, *config.data.patch_size, len(known.channels))
-    initialise = task(config, known).init
+    # Sizes that the data will decide are stood in for by some that any data could have.
+    steps = models.divisor(model(config, known))
+    patch = tuple(size or 2 * step for size, step in zip(config.data.patch_size, steps))
+    augment.from_string(config.augment, patch_size=patch)
+    shape = (1, *patch, len(known.channels))
     try:
-        jax.eval_shape(initialise, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32))
+        jax.eval_shape(task(config, known).init, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32))
     except ValueError as error:
         raise UserError(f"data.patch_size {config.data.patch_size} does not fit the model: {error}") from error
+
+
+def patch_size(config: ConfigDict, known: Facts, cases: Sequence[store.StoredCase]) -> tuple[int, ...]:
+    """Returns the training patch: as the config says, and where it says 0 the median case, at most LARGEST_PATCH.
+
+    Raises:
+      UserError: a size of the config is longer than every case along its axis, so that it would always be padded.
+    """
+    wanted = tuple(config.data.patch_size)
+    result = []
+    for axis, (size, step) in enumerate(zip(wanted, models.divisor(model(config, known)))):
+        sizes = [case.shape[axis - len(wanted)] for case in cases]
+        enough = -(-max(sizes) // step) * step
+        if size > enough:
+            raise UserError(
+                f"data.patch_size {wanted} is longer along axis {axis} than the largest prepared case ({max(sizes)}); "
+                f"{enough} is enough there, and 0 fits it to the data."
+            )
+        middle = min(int(np.median(sizes)), LARGEST_PATCH[len(wanted)])
+        result.append(size or max(step, middle // step * step))
+    return tuple(result)
 
 
 def model(config: ConfigDict, known: Facts):
@@ -109,9 +136,25 @@ def compute_dtype(config: ConfigDict) -> str:
     return "float32" if jax.devices()[0].platform == "cpu" else "bfloat16"
 
 
+def loss_text(config: ConfigDict, known: Facts) -> str:
+    """Returns the loss to build; "auto" is Dice + cross-entropy with the activation that the data asks for.
+
+    Raises:
+      UserError: a loss of exclusive classes for data with overlapping regions.
+    """
+    if config.loss == "auto":
+        return REGION_LOSS if known.regions else CLASS_LOSS
+    if known.regions and "sigmoid" not in config.loss and "binary_cross_entropy" not in config.loss:
+        raise UserError(
+            f"The data names overlapping regions, which need a sigmoid loss such as {REGION_LOSS!r}, "
+            f"got {config.loss!r}."
+        )
+    return config.loss
+
+
 def task(config: ConfigDict, known: Facts) -> Task:
     """Binds model and loss."""
-    loss = losses.from_string(config.loss)
+    loss = losses.from_string(loss_text(config, known))
     return tasks.semantic(model(config, known), loss, num_classes=len(known.classes), regions=known.regions)
 
 

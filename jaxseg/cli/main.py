@@ -91,6 +91,9 @@ def _main(argv: list[str]) -> None:
         getattr(importlib.import_module(module), function)(arguments)
     except UserError as error:
         _fail(str(error))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from what is finished", file=sys.stderr)
+        sys.exit(130)
 
 
 def _arguments() -> workdir.Arguments:

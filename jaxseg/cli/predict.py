@@ -17,7 +17,8 @@ def predict(arguments: workdir.Arguments) -> None:
     """
     if len(arguments.inputs) != 1 or not arguments.output:
         raise UserError("--mode predict needs --workdir, one --input (a file or a folder) and --output (a folder).")
-    cases = inputs.list_inputs(arguments.inputs[0])
+    channels = workdir.record(arguments.workdir).get("dataset", {}).get("channels")
+    cases = inputs.list_inputs(arguments.inputs[0], channels=len(channels) if channels else None)
     trained = inference.load(arguments.workdir, arguments.config, others=arguments.average)
     keep = arguments.config.predict.probabilities
     with logging.progress(len(cases), label="predict") as show:

@@ -40,9 +40,15 @@ def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str,
     print(f"prepared {len(summary.written)} cases, {len(summary.skipped)} were up to date, in {target}")
     previous = workdir.record(folder) if (folder / workdir.RECORD).exists() else {}
     kept = {name: previous[name] for name in ("created", "command", "split", "seconds") if name in previous}
+    cases = store.open(target)
+    patch = build.patch_size(config, known, cases)
     record = workdir.save_record(
-        folder, config, **{"dataset": known._asdict(), "settings": settings._asdict(), "store": str(target), **kept}
+        folder,
+        config,
+        patch_size=patch,
+        **{"dataset": known._asdict(), "settings": settings._asdict(), "store": str(target), **kept},
     )
+    config.data.patch_size = patch  # config.json keeps what the user wrote, the record beside it what it came to
     return dataset, record
 
 

@@ -27,7 +27,10 @@ def prepare_train_evaluate(arguments: workdir.Arguments) -> None:
     outcome = train(arguments)
     if outcome.interrupted and "stopped by" in outcome.interrupted:
         return
-    evaluation.evaluate(arguments)
+    if arguments.config.data.fold == "all":
+        evaluation.report(arguments)  # nothing was held out that could be scored
+    else:
+        evaluation.evaluate(arguments)
 
 
 def train(arguments: workdir.Arguments) -> loop.Outcome:

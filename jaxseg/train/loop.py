@@ -92,7 +92,7 @@ def run(
                 seconds = tempo.lap(step)
                 write(step, {**{f"train/{name}": value for name, value in figures.items()}, "seconds_a_step": seconds})
                 images = metadata["batch_size"] / seconds
-                show(step, loss=figures["loss"], dice=figures.get("dice", float("nan")), images_s=images)
+                show(step, loss=figures["loss"], Dice=figures.get("dice", float("nan")), **{"images/s": images})
             score = None
             if evaluate is not None and (step % cadence.evaluate == 0 or step == horizon):
                 _check_finite(metrics, step, state, checkpoints, metadata)

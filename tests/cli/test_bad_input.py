@@ -108,6 +108,18 @@ def test_every_bad_case_is_listed_at_once(root, tmp_path):
     assert "case_01" in str(caught.value) and "case_02" in str(caught.value)
 
 
+def test_patch_larger_than_every_image_is_told(root, tmp_path):
+    with pytest.raises(UserError, match=r"axis 1 than the largest prepared case \(20\); 20 is enough"):
+        prepare.ensure(config_for(root, data__patch_size=(8, 64, 8)), tmp_path / "run")
+
+
+def test_patch_of_zeros_fits_the_data(root, tmp_path):
+    config = config_for(root, data__patch_size=(0, 8, 0))
+    _, record = prepare.ensure(config, tmp_path / "run")
+    assert record["patch_size"] == config.data.patch_size == (16, 8, 14)  # medians 17 and 14, steps of 2
+    assert record["config"]["data"]["patch_size"] == [0, 8, 0]
+
+
 @pytest.mark.parametrize(
     "fields, words",
     [

@@ -138,6 +138,31 @@ def test_average_of_two_workdirs_and_options_for_one_command(root, workdir, tmp_
     assert wrong.returncode == 2 and "predict.tta" in wrong.stderr
 
 
+def test_regions_channels_and_ignored_voxels(tmp_path):
+    root = clinic.nnunet_raw(tmp_path / "Dataset001")
+    done = clinic.launch(
+        "--config", CONFIG, "--config.data.name=nnunet_raw", f"--config.data.root={root}", *SIZE,
+        f"--workdir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (tmp_path / "run" / "evaluation" / "cases.csv").open() as file:
+        assert {row["class"] for row in csv.DictReader(file)} == {"whole", "core"}
+    masks = clinic.launch(
+        "--mode=predict",
+        f"--workdir={tmp_path / 'run'}",
+        f"--input={root / 'imagesTr'}",
+        f"--output={tmp_path / 'out'}",
+    )
+    assert masks.returncode == 0, masks.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"p{n}.nii.gz" for n in range(5)]
+    assert set(np.unique(nibabel.load(tmp_path / "out" / "p0.nii.gz").dataobj)) <= {0, 1, 2}
+    wrong = clinic.launch(
+        "--config", CONFIG, "--config.data.name=nnunet_raw", f"--config.data.root={root}", *SIZE,
+        f"--workdir={tmp_path / 'other'}", "--config.loss=cross_entropy",
+    )  # fmt: skip
+    assert wrong.returncode == 2 and "sigmoid" in wrong.stderr
+
+
 def state_of(workdir):
     """Every array of the latest checkpoint, by Orbax' own reader."""
     code = (

@@ -45,6 +45,24 @@ def msd(root: pathlib.Path, *, cases: int = 6) -> pathlib.Path:
     return root
 
 
+def nnunet_raw(root: pathlib.Path, *, cases: int = 5) -> pathlib.Path:
+    """Writes an nnU-Net folder with two channels, overlapping regions (whole, core) and an ignore label."""
+    for number in range(cases):
+        image, label = volume(number)
+        label[0] = 9  # a slice that nobody labelled
+        write_nifti(root / "labelsTr" / f"p{number}.nii.gz", label)
+        for channel, values in enumerate((image, -image)):
+            write_nifti(root / "imagesTr" / f"p{number}_{channel:04d}.nii.gz", values)
+    content = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 9},
+        "regions_class_order": [1, 2],
+        "file_ending": ".nii.gz",
+    }
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
 def launch(*arguments: str, cwd=ROOT, **environment: str) -> subprocess.CompletedProcess:
     """Runs launch.py as a user would and returns what it printed."""
     return subprocess.run(

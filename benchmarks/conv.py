@@ -1,6 +1,6 @@
 """Times `ops.conv` against XLA's own convolution (what Flax's `nn.Conv` calls) on this machine, in one interleaved run.
 
-    JAX_PLATFORMS=cpu python benchmarks/conv.py
+    JAX_PLATFORMS=cpu python -m benchmarks.conv
 
 Prints milliseconds of ours and how many times longer XLA's takes: the forward pass, and it with both gradients.
 """

@@ -1,6 +1,6 @@
 """Seconds from the command to the first training step, with an empty and with a filled compilation cache.
 
-    python benchmarks/first_step.py
+    python -m benchmarks.first_step
 
 Runs the quickstart's network for one step in a fresh process each time; the data is prepared beforehand.
 """

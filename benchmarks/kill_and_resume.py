@@ -1,6 +1,6 @@
 """Kills -9 a prepare once and a training three times at random moments; the parameters must come out bit-equal.
 
-    python benchmarks/kill_and_resume.py [--config configs/quickstart.py:debug] [--steps 40] [--seed 0]
+    python -m benchmarks.kill_and_resume [--config configs/quickstart.py:debug] [--steps 40] [--seed 0]
 
 Runs the same command once without interruption and once with kills and restarts, and compares the SHA-256 of every
 array of the last checkpoint, the prepared cases and the steps in metrics.jsonl. Exits with status 1 where they differ.
@@ -57,8 +57,9 @@ def fingerprint(workdir: pathlib.Path) -> dict[str, str]:
     for path in sorted((workdir / "prepared").rglob("*")):
         if path.is_file() and path.suffix != ".npz":  # zip files carry the time they were written
             store.update(str(path.relative_to(workdir)).encode() + path.read_bytes())
+    # A resumed run logs its first step as well; the regular rows must all be there, once and in order.
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    logged = hashlib.sha256(str(steps).encode())
+    logged = hashlib.sha256(str([step for step in steps if step % 10 == 0]).encode())
     return {"step": str(step), "state": total.hexdigest(), "prepared": store.hexdigest(), "log": logged.hexdigest()}
 
 

@@ -1,6 +1,6 @@
 """The best two-threshold classifier of the quickstart's slices, scored on the same held-out slices as the network.
 
-    python benchmarks/threshold_baseline.py --workdir runs/quickstart
+    python -m benchmarks.threshold_baseline --workdir runs/quickstart
     python launch.py --mode compare --input runs/quickstart_thresholds --input runs/quickstart
 
 Below the first threshold is class 0, between them class 1, above the second class 2. All pairs of thresholds are tried

@@ -95,6 +95,8 @@ def _data() -> ConfigDict:
             "step": optional(int),
             "downsample": optional(int),
             "block": optional(int),
+            "noise": optional(float),
+            "bias": optional(float),
             "store": optional(str),  # where prepared cases lie; unset: WORKDIR/prepared
             "fold": "0",
             "folds": 5,

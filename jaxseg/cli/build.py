@@ -18,7 +18,7 @@ from jaxseg.typing import DataSet, Task, UserError
 LAYOUT_OPTIONS = (
     "images", "labels", "roi", "label_values", "label_threshold", "ignore_value", "classes", "channels", "subjects",
     "flip_pairs", "builder", "split", "data_dir", "image_key", "label_key", "affine_tolerance_mm", "step", "downsample",
-    "block",
+    "block", "noise", "bias",
 )  # fmt: skip
 
 

@@ -20,22 +20,30 @@ CLASSES = ("other", "grey matter", "white matter")
 MULTIPLE = 16  # slices have sizes that four halvings divide
 
 
-def load(*, root: Any = None, step: int = 1, downsample: int = 1, block: int = 16) -> DataSet:
+def load(
+    *, root: Any = None, step: int = 1, downsample: int = 1, block: int = 16, noise: float = 0.0, bias: float = 0.0
+) -> DataSet:
     """Lists the axial slices with tissue as 2D cases slice_NNN, NNN counted from below in template slices (1 mm).
 
     Pixels are grey or white matter where that map (of 0 to 1) is the largest of grey, white and 1 - grey - white.
     Slices are cropped to that tissue with sizes that are multiples of 16; the front of the head is up and its right
-    side left, as radiologists look at it. Image values stay as they are (0 to 255).
+    side left, as radiologists look at it. Image values stay as they are (0 to 255) unless `noise` or `bias` is given.
 
     Args:
       root: a folder with the three files; unset: the installed nilearn package's.
       step: take every n-th slice.
       downsample: take every n-th pixel along rows and columns.
+      noise: standard deviation of Gaussian noise, as a fraction of 255. The template is an average and has next to
+        none; single scans have some percent.
+      bias: strength of a smooth multiplicative field, as a surface coil leaves it: exp of a random quadratic whose
+        largest deviation is this. Noise and field of a slice are always the same.
       block: so many contiguous template slices (of 1 mm) form one subject and are held out together.
 
     Raises:
       UserError: nilearn (or `root`) lacks the files, or an option is below 1.
     """
+    if min(noise, bias) < 0:
+        raise UserError(f"data.noise and data.bias should not be negative, got {noise} and {bias}.")
     if min(step, downsample, block) < 1:
         raise UserError(
             f"data.step, data.downsample and block should be at least 1, got {step}, {downsample}, {block}."
@@ -53,25 +61,36 @@ def load(*, root: Any = None, step: int = 1, downsample: int = 1, block: int = 1
         label_values=(0, 1, 2),
         flip_pairs=(),
         regions=None,
-        load=functools.partial(load_slice, folder=folder, downsample=downsample),
-        digest=functools.partial(digest_slice, folder=folder, downsample=downsample),
+        load=functools.partial(load_slice, folder=folder, downsample=downsample, noise=noise, bias=bias),
+        digest=functools.partial(digest_slice, folder=folder, options=(downsample, noise, bias)),
     )
 
 
-def load_slice(case: Case, *, folder: str, downsample: int) -> Sample:
+def load_slice(case: Case, *, folder: str, downsample: int, noise: float = 0.0, bias: float = 0.0) -> Sample:
     """Returns slice NNN of a case slice_NNN: image `(y, x, 1)` uint8 and label `(y, x)` int16."""
     image, label = _slices(folder, downsample)
     number = int(case.name.removeprefix("slice_"))
     affine = np.diag([downsample, downsample, 1.0])
     path = f"{_file(folder, 't1')}[{number}]"
-    whole = Volume(image[number][..., None], (float(downsample),) * 2, affine, None, path)
+    scanned = as_scanned(image[number], seed=number, noise=noise, bias=bias)
+    whole = Volume(scanned[..., None], (float(downsample),) * 2, affine, None, path)
     volume.check_image(whole)
     return Sample(whole, whole._replace(data=label[number]))
 
 
-def digest_slice(case: Case, *, folder: str, downsample: int) -> str:
-    """Returns the sha256 of the three files, the slice's name and the downsampling."""
-    return hashlib.sha256(f"{_files_digest(folder)} {case.name} {downsample}".encode()).hexdigest()
+def as_scanned(image: UInt8[np.ndarray, "y x"], *, seed: int, noise: float, bias: float) -> UInt8[np.ndarray, "y x"]:
+    """Returns the slice as one scan would show it: a smooth field over it (`bias`) and noise in it; see `load`."""
+    draw = np.random.default_rng((1, seed))
+    y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in image.shape), indexing="ij")
+    field = sum(draw.uniform(-1, 1) * term for term in (y, x, y * x, y**2, x**2))
+    field = np.exp(bias * field / np.abs(field).max())
+    scanned = image * field + draw.normal(0, 255 * noise, image.shape)
+    return scanned.round().clip(0, 255).astype(np.uint8)
+
+
+def digest_slice(case: Case, *, folder: str, options: tuple) -> str:
+    """Returns the sha256 of the three files, the slice's name and what is done to it."""
+    return hashlib.sha256(f"{_files_digest(folder)} {case.name} {options}".encode()).hexdigest()
 
 
 def _package_folder() -> str:

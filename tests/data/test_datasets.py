@@ -486,3 +486,19 @@ def test_nrrd_and_organs(data_root, tmp_path):
         sample = dataset.load(dataset.cases[0])
         assert len(np.unique(sample.label.data)) in (present, present + 1)
         np.testing.assert_allclose(sample.image.spacing, (3, 3, 3), rtol=1e-3)
+
+
+def test_mni_as_scanned():
+    from jaxseg.data.datasets.mni import as_scanned
+
+    image = np.full((40, 30), 100, np.uint8)
+    np.testing.assert_array_equal(as_scanned(image, seed=1, noise=0.0, bias=0.0), image)
+    shaded = as_scanned(image, seed=1, noise=0.0, bias=0.3)
+    assert 100 * np.exp(-0.3) - 1 <= shaded.min() < shaded.max() <= 100 * np.exp(0.3) + 1
+    assert np.abs(np.diff(shaded.astype(int), axis=0)).max() <= 5  # smooth
+    noisy = as_scanned(image, seed=1, noise=0.05, bias=0.0)
+    np.testing.assert_allclose(noisy.std(), 0.05 * 255, rtol=0.1)
+    np.testing.assert_array_equal(noisy, as_scanned(image, seed=1, noise=0.05, bias=0.0))
+    assert not np.array_equal(noisy, as_scanned(image, seed=2, noise=0.05, bias=0.0))
+    with pytest.raises(UserError, match="not be negative"):
+        datasets.load("mni", noise=-1.0)

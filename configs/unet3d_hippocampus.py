@@ -5,8 +5,8 @@
 DIR is the Decathlon folder (dataset.json, imagesTr, labelsTr); subjects.csv in it names which cases are two sides of
 one person, and no person is on both sides of the split.
 
-Measured on 2 CPU cores with minutes=10 (691 steps): Dice 0.885 anterior, 0.868 posterior, mean 0.877 (95 % interval 0.867
-to 0.887), 45 held-out cases of 220; see docs/measurements.md.
+Measured on 2 CPU cores with minutes=10 (691 steps): Dice 0.885 anterior, 0.868 posterior, mean 0.877 (95 % interval
+0.867 to 0.887), 45 held-out cases of 220; see docs/measurements.md.
 """
 
 from jaxseg.config import base_config, parse_arg

@@ -59,11 +59,12 @@ def train(arguments: workdir.Arguments) -> loop.Outcome:
 
 def _train(config, folder, known, training, held_out, checkpoints, previous) -> loop.Outcome:
     task = build.task(config, known)
+    optimizers = build.optimizers(config)
     key = jax.random.key(config.seed)
     step_fn, put = parallel.wrap(
         step.make_step(
             task,
-            build.optimizers(config),
+            optimizers,
             build.schedule(config),
             augment=build.transforms(config, known),
             accumulate=config.optim.accumulate,
@@ -74,9 +75,7 @@ def _train(config, folder, known, training, held_out, checkpoints, previous) -> 
     )
     channels = len(known.channels)
     shape = (1, *config.data.patch_size, channels)
-    state = states.create(
-        key, task, np.zeros(shape, np.float32), build.optimizers(config), horizon=1, ema=config.optim.ema > 0
-    )
+    state = states.create(key, task, np.zeros(shape, np.float32), optimizers, horizon=1, ema=config.optim.ema > 0)
     metadata: dict[str, Any] = {"batch_size": config.data.batch_size, "held_out": [case.name for case in held_out]}
     evaluate = _evaluator(config, known, task, held_out) if held_out else None
     latest = checkpoints.pick("latest")

@@ -99,6 +99,7 @@ def save_record(workdir: pathlib.Path, config: ConfigDict, **entries) -> dict[st
     import jax
 
     import jaxseg
+    from jaxseg.data.fingerprint import write_json
 
     content = {
         "config": json.loads(config.to_json()),
@@ -114,14 +115,9 @@ def save_record(workdir: pathlib.Path, config: ConfigDict, **entries) -> dict[st
 
 def update_record(workdir: pathlib.Path, **entries) -> None:
     """Adds entries to config.json or replaces them."""
+    from jaxseg.data.fingerprint import write_json
+
     write_json(workdir / RECORD, {**record(workdir), **entries})
-
-
-def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    """Writes under a temporary name, then renames, so that a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1))
-    os.replace(temporary, path)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -169,11 +169,9 @@ def label_map(labels: Integer[np.ndarray, "*S"], label_values: Sequence[int]) ->
 
 def output_file(case: Case) -> str:
     """Returns the name of the file that a case's prediction is written to: as the input, without a channel number."""
-    from jaxseg.data import readers
+    from jaxseg.data.datasets import output_name
 
-    name = readers.output_name(case.images[0])
-    channel = f"{pathlib.PurePath(case.name).name}_0000"
-    return name.replace("_0000", "", 1) if name.startswith(f"{channel}.") else name
+    return output_name(case)
 
 
 def predict_folder(

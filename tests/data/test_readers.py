@@ -354,3 +354,12 @@ def test_real_nrrd(data_root):
     assert int((label.data == 1).sum()) == 4137 and set(np.unique(label.data)) == {0, 1}
     np.testing.assert_allclose(image.affine @ [0, 0, 0, 1], [99.609375, -99.609375, -78, 1])  # LPS to RAS
     np.testing.assert_allclose(image.affine[:3, :3], [[0, 0, -0.78125], [0, 0.78125, 0], [6.5, 0, 0]])
+
+
+@pytest.mark.parametrize("name", ["note.nii.gz", "note.nii", "note.mgz"])
+@pytest.mark.parametrize("length", [10, 300, 5000])
+def test_text_named_as_a_volume_is_refused(tmp_path, name, length):
+    path = tmp_path / name
+    path.write_text("not a volume "[:10] * (length // 10))
+    with pytest.raises(UserError, match="note"):
+        readers.read(path)

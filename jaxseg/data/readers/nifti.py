@@ -54,7 +54,11 @@ def _load(path: pathlib.Path) -> tuple[Any, np.ndarray]:
     partner = path.with_suffix({".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower(), path.suffix))
     if partner != path and not partner.exists() and not partner.with_suffix(partner.suffix.upper()).exists():
         raise UserError(f"{path} is half of a pair and needs {partner.name} beside it; copy that file there too.")
-    damaged = (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError)
+    damaged = (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.wrapstruct.WrapStructError,
+    )
     try:
         image = _open(path)
         return image, np.asanyarray(image.dataobj)

@@ -4,7 +4,7 @@ import ast
 import difflib
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jaxseg.typing import UserError
@@ -47,12 +47,14 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
         call = ast.parse(f"f({rest}" if rest else "f()", mode="eval").body
         if not isinstance(call, ast.Call) or call.args or not head.strip():
             raise ValueError("only keyword arguments are allowed")
-        return head.strip(), {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+        if any(word.arg is None for word in call.keywords):
+            raise ValueError("** is not allowed")
+        return head.strip(), {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
     except (ValueError, SyntaxError, TypeError) as error:
         raise UserError(f"{text!r} should read name or name(option=value, ...): {error}.") from error
 
 
-def build(text: str, table: Mapping[str, str], *, kind: str) -> Callable:
+def build(text: str, table: Mapping[str, str], *, kind: str) -> functools.partial:
     """Returns `partial(function, **options)` of a config string such as "focal_loss(gamma=2.0)"."""
     name, options = parse_call(text)
     return functools.partial(resolve(name, table, kind=kind), **options)

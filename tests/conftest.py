@@ -5,9 +5,15 @@ import os
 import pathlib
 
 import pytest
+from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Every annotation of jaxseg, shapes included, is checked while the tests run. Each xdist worker loads this file before
+# any test imports jaxseg; commands that a test starts as processes of their own run unchecked, as users run them.
+# As in type checkers an int may stand for a float. Of a sequence the first item is checked: the same one in every run.
+TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, is_random=False))"
+install_import_hook("jaxseg", TYPECHECKER)
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 

@@ -24,7 +24,19 @@ ONLY_IN = {
     "orbax": ("train/checkpoint.py", "transfer/"),
     "flax": ("models/",),
 }
-LAZY = {"nibabel", "nrrd", "tifffile", "PIL", "matplotlib", "tensorflow_datasets", "nilearn", "pydicom", "cc3d", "edt"}
+LAZY = {
+    "nibabel",
+    "nrrd",
+    "tifffile",
+    "PIL",
+    "matplotlib",
+    "tensorflow_datasets",
+    "nilearn",
+    "pydicom",
+    "cc3d",
+    "edt",
+    "safetensors",
+}
 MODULES = sorted((ROOT / "jaxseg").rglob("*.py"))
 
 

@@ -115,14 +115,14 @@ def target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequenc
       spacings: `(n, axes)` millimetres.
       shapes: `(n, axes)` voxels after the crop.
     """
-    spacings, sizes = np.asarray(spacings, np.float64), np.median(np.asarray(shapes, np.float64), axis=0)
-    target = np.median(spacings, axis=0)
+    steps, sizes = np.asarray(spacings, np.float64), np.median(np.asarray(shapes, np.float64), axis=0)
+    target = np.median(steps, axis=0)
     if len(target) < 3:
         return tuple(float(value) for value in target)
     worst = int(np.argmax(target))
     others = np.delete(target, worst)
     if target[worst] > resample.ANISOTROPY * others.max() and sizes[worst] * 3 < np.delete(sizes, worst).min():
-        finer = np.percentile(spacings[:, worst], 10)
+        finer = np.percentile(steps[:, worst], 10)
         target[worst] = others.max() + 1e-5 if finer < others.max() else finer
     return tuple(float(value) for value in target)
 

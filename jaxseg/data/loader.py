@@ -85,7 +85,7 @@ def draw(
     Returns:
       image `(*size, C)` float32 and label `(*size)` int32.
     """
-    case = cases[rng.integers(len(cases))]
+    case = cases[int(rng.integers(len(cases)))]
     flat = len(case.shape) - len(size)  # 1: a slice of a volume
     size, inner = (1,) * flat + size, (1,) * flat + inner
     voxel = patches.draw_voxel(rng, case.foreground) if forced else None

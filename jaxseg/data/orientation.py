@@ -41,13 +41,13 @@ def apply(array: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]) -> 
     """Turns `array` (its leading axes; channels may follow) as `canonical` says; a view, nothing is copied."""
     n = len(axes)
     array = array.transpose(*axes, *range(n, array.ndim))
-    return np.flip(array, [axis for axis in range(n) if flips[axis]])
+    return np.flip(array, tuple(axis for axis in range(n) if flips[axis]))
 
 
 def undo(array: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]) -> np.ndarray:
     """Takes `apply` back; a view, nothing is copied."""
     n = len(axes)
-    array = np.flip(array, [axis for axis in range(n) if flips[axis]])
+    array = np.flip(array, tuple(axis for axis in range(n) if flips[axis]))
     return array.transpose(*np.argsort(axes), *range(n, array.ndim))
 
 

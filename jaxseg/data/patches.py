@@ -25,11 +25,11 @@ def start_range(shape: Sequence[int], size: Sequence[int], inner: Sequence[int])
       size: of the patch that is read.
       inner: of the window that reaches the network; `size` where nothing is cropped later.
     """
-    shape, size, inner = np.asarray(shape), np.asarray(size), np.asarray(inner)
-    margin = (size - inner) // 2
-    missing = np.maximum(inner - shape, 0) // 2
-    lowest = np.where(inner > shape, -missing, 0)
-    highest = np.where(inner > shape, -missing, shape - inner)
+    whole, window = np.asarray(shape), np.asarray(inner)
+    margin = (np.asarray(size) - window) // 2
+    missing = np.maximum(window - whole, 0) // 2
+    lowest = np.where(window > whole, -missing, 0)
+    highest = np.where(window > whole, -missing, whole - window)
     return lowest - margin, highest - margin
 
 
@@ -42,7 +42,11 @@ def uniform_start(
 
 
 def centred_start(
-    voxel: Sequence[int], shape: Sequence[int], size: Sequence[int], *, inner: Sequence[int] | None = None
+    voxel: Sequence[int] | Int[np.ndarray, "axes"],
+    shape: Sequence[int],
+    size: Sequence[int],
+    *,
+    inner: Sequence[int] | None = None,
 ) -> tuple[int, ...]:
     """Returns the start of the patch centred on `voxel`, moved no further than to stay in `start_range`."""
     inner = size if inner is None else inner

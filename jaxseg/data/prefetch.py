@@ -3,13 +3,13 @@
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 POLL_SECONDS = 0.05  # how soon a waiting thread notices that it should stop
 
 
-def prefetch(iterator: Iterator, *, size: int = 2, transfer: Callable[[Any], Any] | None = None) -> "Prefetcher":
+def prefetch(iterator: Iterable, *, size: int = 2, transfer: Callable[[Any], Any] | None = None) -> "Prefetcher":
     """Runs `iterator` ahead in a thread.
 
     Args:
@@ -27,7 +27,7 @@ def prefetch(iterator: Iterator, *, size: int = 2, transfer: Callable[[Any], Any
 class Prefetcher:
     """See `prefetch`; used by one thread."""
 
-    def __init__(self, iterator: Iterator, *, size: int, transfer: Callable[[Any], Any] | None):
+    def __init__(self, iterator: Iterable, *, size: int, transfer: Callable[[Any], Any] | None):
         if size < 1:
             raise ValueError(f"size should be at least 1, got {size}.")
         self._source = iter(iterator)

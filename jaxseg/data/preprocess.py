@@ -41,7 +41,8 @@ class Settings(NamedTuple):
 
 def settings_from_json(values: Mapping[str, Any]) -> Settings:
     """Rebuilds Settings from `json.loads(json.dumps(settings._asdict()))`, where tuples have become lists."""
-    return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Settings(**fields)
 
 
 def forward(volume: Volume, settings: Settings) -> tuple[Float[np.ndarray, "*T C"], Record]:
@@ -257,9 +258,11 @@ def _normalize_channel(
     mask: Bool[np.ndarray, "*S"] | None,
 ) -> Float[np.ndarray, "*S"]:
     if kind == "ct":
+        assert statistics is not None  # `_normalize` has asked for them
         scale = max(float(statistics["std"]), TINY)
         return (np.clip(image, statistics["p005"], statistics["p995"]) - float(statistics["mean"])) / scale
     if kind == "zscore_mask":
+        assert mask is not None  # `_normalize` has drawn it
         return np.where(mask, _standardize(image, image[mask]), np.float32(0)) if mask.any() else image
     if kind == "zscore":
         return _standardize(image, image)

@@ -17,14 +17,14 @@ SLAB_BYTES = 2**26
 
 
 class Taps(NamedTuple):
-    """Output plane i of an axis is the sum over t of `weight[i, t] * input[index[i, t]]`."""
+    """Output plane i of an axis is the sum over t of `weight[i, t] * input[place[i, t]]`."""
 
-    index: np.ndarray
+    place: np.ndarray
     weight: np.ndarray
 
     def rows(self, start: int, stop: int) -> "Taps":
         """Returns the taps of output planes start..stop-1."""
-        return Taps(self.index[start:stop], self.weight[start:stop])
+        return Taps(self.place[start:stop], self.weight[start:stop])
 
 
 def new_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:
@@ -76,16 +76,16 @@ def taps(size: int, new_size: int, order: int) -> Taps:
 
 def gather(array: np.ndarray, axis: int, rows: Taps) -> np.ndarray:
     """Applies taps to one axis; a plain run of planes is returned as a view."""
-    first = rows.index[:, 0]
-    if rows.index.shape[1] == 1:
+    first = rows.place[:, 0]
+    if rows.place.shape[1] == 1:
         if np.array_equal(first, np.arange(first[0], first[0] + len(first))):
             return array[(slice(None),) * axis + (slice(first[0], first[0] + len(first)),)]
         return np.take(array, first, axis)
     shape = [1] * array.ndim
     shape[axis] = len(first)
     result = np.take(array, first, axis) * rows.weight[:, 0].reshape(shape)
-    for tap in range(1, rows.index.shape[1]):
-        part = np.take(array, rows.index[:, tap], axis)
+    for tap in range(1, rows.place.shape[1]):
+        part = np.take(array, rows.place[:, tap], axis)
         part *= rows.weight[:, tap].reshape(shape)
         result += part
     return result
@@ -120,13 +120,13 @@ def resize(array: np.ndarray, shape: Sequence[int], orders: Sequence[int]) -> np
     if array.shape[: len(shape)] == shape:
         return array
     smooth = tuple(axis for axis, order in enumerate(orders) if order)
-    low, high = (array.min(smooth, keepdims=True), array.max(smooth, keepdims=True)) if 3 in orders else (None, None)
+    limits = [array.min(smooth, keepdims=True), array.max(smooth, keepdims=True)] if 3 in orders else []
     # Axes that shrink go first: less is left to do for the others.
     for axis in sorted(range(len(shape)), key=lambda axis: shape[axis] / array.shape[axis]):
         array = resize_axis(array, axis, shape[axis], orders[axis])
-        if low is not None and orders[axis] == 0:
-            low, high = (resize_axis(limit, axis, shape[axis], 0) for limit in (low, high))
-    return array if low is None else np.clip(array, low, high)
+        if orders[axis] == 0:
+            limits = [resize_axis(limit, axis, shape[axis], 0) for limit in limits]
+    return np.clip(array, *limits) if limits else array
 
 
 def resize_labels(labels: np.ndarray, shape: Sequence[int], orders: Sequence[int]) -> np.ndarray:
@@ -169,7 +169,7 @@ def _extent(mask: np.ndarray, axis: int) -> tuple[int, int]:
 
 def _rows_touching(rows: Taps, start: int, stop: int) -> tuple[int, int]:
     """Returns the range of output planes that read an input plane in start..stop-1 (indices ascend: it is one)."""
-    touched = np.flatnonzero(((rows.index >= start) & (rows.index < stop)).any(axis=1))
+    touched = np.flatnonzero(((rows.place >= start) & (rows.place < stop)).any(axis=1))
     return (int(touched[0]), int(touched[-1]) + 1) if len(touched) else (0, 0)
 
 
@@ -188,9 +188,9 @@ def slabs(
     for start in range(0, shape[0], step):
         stop = min(start + step, shape[0])
         rows = table[0].rows(start, stop)
-        lowest = rows.index.min()
-        slab = np.asarray(array[lowest : rows.index.max() + 1], dtype=np.float32)
-        slab = gather(slab, 0, Taps(rows.index - lowest, rows.weight))
+        lowest = rows.place.min()
+        slab = np.asarray(array[lowest : rows.place.max() + 1], dtype=np.float32)
+        slab = gather(slab, 0, Taps(rows.place - lowest, rows.weight))
         for axis in range(1, len(shape)):
             slab = gather(slab, axis, table[axis])
         yield start, stop, slab

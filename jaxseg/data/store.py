@@ -243,7 +243,8 @@ def _write_case(target: pathlib.Path, image: np.ndarray, label: np.ndarray, meta
     _write_array(target / "image", image, channels=True)
     _write_array(target / "label", label, channels=False)
     foreground = sample_foreground(label, meta["name"])
-    np.savez_compressed(target / "foreground.npz", **{str(key): value for key, value in foreground.items()})
+    arrays: dict[str, Any] = {str(key): value for key, value in foreground.items()}
+    np.savez_compressed(target / "foreground.npz", **arrays)
     (target / "meta.json").write_text(json.dumps(meta, indent=1))  # last: what has it is whole
 
 

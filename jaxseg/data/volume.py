@@ -11,7 +11,7 @@ from jaxseg.typing import UserError, Volume
 WHOLE = 1e-4  # a label stored as float may be this far from an integer (scaled integers are not exact)
 
 
-def identity_affine(ndim: int) -> Float[np.ndarray, "n+1 n+1"]:
+def identity_affine(ndim: int) -> Float[np.ndarray, "{ndim}+1 {ndim}+1"]:
     """Returns the affine of a file without geometry: 1 mm voxels, no shift.
 
     In 3D array axes `(z, y, x)` become world axes `(S, A, R)`, so that such a stack counts as canonical.

@@ -105,12 +105,13 @@ def _table(result: Mapping[str, Any], *, width: int) -> str:
         lines += [("all (mean a case)", found)] if len(lines) > 1 else []
         for place, (name, entry) in enumerate(lines):
             table.add_row("" if place else escape(label_of(metric)), escape(name), *_cells(entry))
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    page = io.StringIO()
+    console = Console(file=page, width=width, color_system=None, force_terminal=False)
     console.print(f"A: {escape(result['a'])}\nB: {escape(result['b'])}\n", highlight=False)
     console.print(table)
     for note in _notes(result):
         console.print(escape(note), highlight=False)
-    return console.file.getvalue()
+    return page.getvalue()
 
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:

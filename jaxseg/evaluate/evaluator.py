@@ -158,7 +158,7 @@ class Gallery:
         """Writes the pictures and removes those of an earlier evaluation."""
         folder.mkdir(parents=True, exist_ok=True)
         worst, best = self.places()
-        wanted = {}
+        wanted: dict[str, str] = {}
         for kind, names in (("worst", worst), ("best", best)):
             wanted |= {f"{kind}_{rank:02d}_{file_stem(name)}.png": name for rank, name in enumerate(names, start=1)}
         for file, name in wanted.items():

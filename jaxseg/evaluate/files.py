@@ -210,6 +210,7 @@ def summary_table(
             cells = figures(entries[metric]).values()
             last = place == len(shown) - 1
             table.add_row("" if place else escape(name), label_of(metric), *cells, end_section=last)
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
+    page = io.StringIO()
+    console = Console(file=page, width=width, color_system=None, force_terminal=False)
     console.print(table)
-    return console.file.getvalue()
+    return page.getvalue()

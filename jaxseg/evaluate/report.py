@@ -116,7 +116,9 @@ def without_paths(command: str) -> str:
     for part in re.split(
         r"\s+(?=--?[a-zA-Z])", command.strip()
     ):  # an unquoted path may hold blanks: up to the next flag
-        flag, separator, value = re.match(r"(--?[\w.\-]+)?([=\s]*)(.*)", part, re.DOTALL).groups()
+        found = re.match(r"(--?[\w.\-]+)?([=\s]*)(.*)", part, re.DOTALL)
+        assert found  # all of it is optional
+        flag, separator, value = found.groups()
         if flag is None:
             value = re.sub(r"[^\s]*[/\\]([^\s/\\]+\.py\b)", r"\1", value)
         named = flag is not None and value and _PATH_FIELD.search(flag.lstrip("-"))

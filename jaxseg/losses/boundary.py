@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float
 
-from jaxseg.losses.targets import AxisName, foreground, prepare, probabilities, weighted_mean
+from jaxseg.losses.targets import AxisName, Labels, Logits, foreground, prepare, probabilities, weighted_mean
 from jaxseg.ops.distance import distance_transform
 
 Spacing = Sequence[float] | None
 
 
 def boundary_loss(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     spacing: Spacing = None,
     ignore_background: bool | None = None,
@@ -47,8 +47,8 @@ def boundary_loss(
 
 
 def hausdorff_dt_loss(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     alpha: float = 2.0,
     spacing: Spacing = None,

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Num, Shaped
 
-from jaxseg.losses.targets import AxisName
+from jaxseg.losses.targets import AxisName, Labels, Logits
 from jaxseg.registry import parse_call, resolve
 from jaxseg.typing import IGNORE, LossFn, UserError
 
@@ -36,7 +37,7 @@ def from_string(text: str, *, ignore_label: int | None = IGNORE) -> LossFn:
     """
     terms = [_term(part, ignore_label) for part in _split(text)]
 
-    def loss(logits: Array, labels: Array, *, axis_name: AxisName = None) -> Float[Array, "B"]:
+    def loss(logits: Logits, labels: Labels, *, axis_name: AxisName = None) -> Float[Array, "B"]:
         return sum(weight * term(logits, labels, axis_name=axis_name) for weight, term in terms)
 
     return loss
@@ -54,8 +55,8 @@ def deep_supervision(loss: LossFn, weights: Sequence[float] | None = None) -> Ca
     default = weights
 
     def deep_loss(
-        levels: Sequence[Array],
-        labels: Array,
+        levels: Sequence[Num[Array | np.ndarray, "B ... K"]],
+        labels: Num[Array | np.ndarray, "B ..."],
         *,
         weights: Sequence[float] | None = None,
         axis_name: AxisName = None,
@@ -82,7 +83,9 @@ def level_weights(count: int) -> tuple[float, ...]:
     return tuple(weight / sum(raw) for weight in raw)
 
 
-def downsample_labels(labels: Array, size: Sequence[int]) -> Array:
+def downsample_labels(
+    labels: Shaped[Array | np.ndarray, "B ..."], size: Sequence[int]
+) -> Shaped[Array | np.ndarray, "B ..."]:
     """Takes labels `(B, *S)` or soft targets `(B, *S, K)` to another spatial size by their nearest pixel.
 
     Pixel i of the small grid takes pixel floor((i + 0.5) * in / out) of the large one: the one at its centre (the upper
@@ -119,7 +122,8 @@ def _split(text: str) -> list[list[str]]:
         found = list(tokenize.generate_tokens(io.StringIO(text.strip()).readline))
     except (tokenize.TokenError, SyntaxError) as error:
         raise UserError(f"{expected}: {error.args[0]}.") from error
-    terms, depth = [[]], 0
+    terms: list[list[str]] = [[]]
+    depth = 0
     for token in found:
         if token.type in skipped:
             continue
@@ -147,7 +151,7 @@ def _term(tokens: list[str], ignore_label: int | None) -> tuple[float, LossFn]:
         options = {"ignore_label": ignore_label, **options}
     takes_axis = "axis_name" in accepted and "axis_name" not in options
 
-    def term(logits: Array, labels: Array, *, axis_name: AxisName = None) -> Float[Array, "B"]:
+    def term(logits: Logits, labels: Labels, *, axis_name: AxisName = None) -> Float[Array, "B"]:
         return function(logits, labels, **options, **({"axis_name": axis_name} if takes_axis else {}))
 
     return weight, term

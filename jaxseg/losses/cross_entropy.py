@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Float32, Integer
 
 from jaxseg.losses.targets import (
     AxisName,
+    Labels,
+    Logits,
     Prepared,
     check_activation,
     foreground,
@@ -24,17 +26,18 @@ from jaxseg.losses.targets import (
 )
 from jaxseg.typing import UserError
 
-Weights = Sequence[float] | Float[Array, "K"] | None
+Weights = Sequence[float] | Float[Array | np.ndarray, "K"] | None
+PixelWeights = Float[Array | np.ndarray, "B *S"] | None
 
 
 def cross_entropy(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     class_weights: Weights = None,
     ignore_label: int | None = None,
     label_smoothing: float = 0.0,
-    pixel_weights: Float[Array, "B *S"] | None = None,
+    pixel_weights: PixelWeights = None,
     batch: bool = False,
     axis_name: AxisName = None,
 ) -> Float[Array, "B"]:
@@ -65,14 +68,14 @@ def cross_entropy(
 
 
 def binary_cross_entropy(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     class_weights: Weights = None,
     positive_weight: float = 1.0,
     ignore_label: int | None = None,
     label_smoothing: float = 0.0,
-    pixel_weights: Float[Array, "B *S"] | None = None,
+    pixel_weights: PixelWeights = None,
     batch: bool = False,
     axis_name: AxisName = None,
 ) -> Float[Array, "B"]:
@@ -99,8 +102,8 @@ def binary_cross_entropy(
 
 
 def focal_loss(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     gamma: float = 2.0,
     alpha: float | None = None,
@@ -142,8 +145,8 @@ def focal_loss(
 
 
 def top_k_cross_entropy(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     fraction: float = 0.1,
     class_weights: Weights = None,
@@ -185,7 +188,9 @@ def top_k_cross_entropy(
     return jnp.broadcast_to(loss, (samples,))
 
 
-def border_weights(instances: np.ndarray, *, w0: float = 10.0, sigma: float = 5.0) -> np.ndarray:
+def border_weights(
+    instances: Integer[np.ndarray, "*S"], *, w0: float = 10.0, sigma: float = 5.0
+) -> Float32[np.ndarray, "*S"]:
     """The weight map of the 2015 U-Net, on the host: 1 + w0 exp(-(d1 + d2)^2 / (2 sigma^2)) between touching objects.
 
     d1 and d2 are a background pixel's distances to the nearest and second nearest object (Ronneberger et al. 2015,
@@ -193,12 +198,9 @@ def border_weights(instances: np.ndarray, *, w0: float = 10.0, sigma: float = 5.
     and all pixels of an image with fewer than two objects, weigh 1.
 
     Args:
-      instances: `(*S)` object numbers; 0 is background, negative numbers are ignored pixels.
+      instances: object numbers; 0 is background, negative numbers are ignored pixels.
       w0: height of the ridge.
       sigma: its width in pixels.
-
-    Returns:
-      `(*S)` float32.
     """
     from scipy import ndimage
 
@@ -231,7 +233,7 @@ def _class_weights(class_weights: Weights, prepared: Prepared) -> Float[Array, "
     return weights
 
 
-def _place(prepared: Prepared, pixel_weights: Array | None) -> Float[Array, "B *S"]:
+def _place(prepared: Prepared, pixel_weights: PixelWeights) -> Float[Array, "B *S"]:
     """How much each pixel counts."""
     if pixel_weights is None:
         return prepared.mask

@@ -2,15 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float
 
-from jaxseg.losses.targets import AxisName, foreground, prepare, probabilities, ratio
+from jaxseg.losses.targets import AxisName, Labels, Logits, foreground, prepare, probabilities, ratio
 from jaxseg.typing import UserError
 
 
 def lovasz_softmax_loss(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     classes: str = "present",
     ignore_background: bool = False,

@@ -5,16 +5,16 @@ over the whole batch (over devices too, under `axis_name`) before the ratio is t
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float
 
-from jaxseg.losses.targets import AxisName, foreground, pool, prepare, probabilities, ratio, spatial_sum
+from jaxseg.losses.targets import AxisName, Labels, Logits, foreground, pool, prepare, probabilities, ratio, spatial_sum
 
 _ALMOST_NOTHING = 1e-6  # below this (in pixels, or in 1 - index) a class is absent, a power is replaced by a line
 
 
 def dice_loss(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     ignore_background: bool = False,
     batch: bool = False,
@@ -49,8 +49,8 @@ def dice_loss(
 
 
 def jaccard_loss(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     ignore_background: bool = False,
     batch: bool = False,
@@ -71,8 +71,8 @@ def jaccard_loss(
 
 
 def generalized_dice_loss(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     ignore_background: bool = False,
     batch: bool = False,
@@ -95,8 +95,8 @@ def generalized_dice_loss(
 
 
 def tversky_loss(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     alpha: float = 0.3,
     beta: float = 0.7,
@@ -119,8 +119,8 @@ def tversky_loss(
 
 
 def focal_tversky_loss(
-    logits: Num[Array, "B *S K"],
-    labels: Num[Array, "..."],
+    logits: Logits,
+    labels: Labels,
     *,
     alpha: float = 0.3,
     beta: float = 0.7,
@@ -148,8 +148,8 @@ def focal_tversky_loss(
 
 
 def _sums(
-    logits: Array,
-    labels: Array,
+    logits: Logits,
+    labels: Labels,
     ignore_background: bool,
     batch: bool,
     squared: bool,
@@ -163,7 +163,8 @@ def _sums(
     predicted, true = foreground(predicted, prepared.target, ignore_background=ignore_background)
     order = 2 if squared else 1
     sums = (spatial_sum(predicted * true), spatial_sum(predicted**order), spatial_sum(true**order))
-    return pool(*sums, batch=batch, axis_name=axis_name)
+    both, predicted, true = pool(*sums, batch=batch, axis_name=axis_name)
+    return both, predicted, true
 
 
 def _tversky_index(both, predicted, true, *, alpha: float, beta: float, smooth: float) -> Float[Array, "B L"]:

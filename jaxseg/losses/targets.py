@@ -4,12 +4,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+import numpy as np
+from jaxtyping import Array, Bool, Float, Integer, Num
 
 from jaxseg.typing import UserError
 
 ACTIVATIONS = ("softmax", "sigmoid")
 AxisName = str | tuple[str, ...] | None
+Logits = Num[Array | np.ndarray, "B *S K"]
+SoftTargets = Num[Array | np.ndarray, "B *S K"] | Bool[Array | np.ndarray, "B *S K"]
+Labels = Integer[Array | np.ndarray, "B *S"] | Bool[Array | np.ndarray, "B *S"] | SoftTargets
 
 
 class Prepared(NamedTuple):
@@ -26,7 +30,7 @@ class Prepared(NamedTuple):
     mask: Float[Array, "B *S"]
 
 
-def prepare(logits: Num[Array, "B *S K"], labels: Num[Array, "..."], *, ignore_label: int | None = None) -> Prepared:
+def prepare(logits: Logits, labels: Labels, *, ignore_label: int | None = None) -> Prepared:
     """Brings logits and labels of any kind to float32 arrays of one shape.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 Summary = dict[str, float | int]
 NOT_METRICS = ("case", "class")
@@ -34,7 +34,7 @@ def aggregate(
     Raises:
       ValueError: a row lacks "class" or "case", or a pair of case and class comes twice.
     """
-    options = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     table = by_case_and_class(rows)
     metrics = metric_names(rows)
     groups: dict[str, list[Mapping[str, Any]]] = {}
@@ -86,7 +86,9 @@ def case_means(table: Mapping[tuple[str, str], Mapping[str, Any]], metric: str) 
     return means
 
 
-def summarise(values: Sequence[float], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> Summary:
+def summarise(
+    values: Sequence[float] | Real[np.ndarray, " N"], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Summary:
     """Returns mean, median, low, high, n, n_excluded and n_infinite of one list of values; see `aggregate`."""
     values = np.asarray(values, np.float64)
     counted = values[~np.isnan(values)]

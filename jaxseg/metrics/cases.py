@@ -60,7 +60,9 @@ def case_rows(
     pred, true = np.asarray(pred), np.asarray(true)
     named = {name: (label,) for label, name in enumerate(classes) if label} if regions is None else dict(regions)
     _check_names(classes, named)
-    tolerances = np.broadcast_to(tolerance_mm, len(named)) if np.ndim(tolerance_mm) == 0 else list(tolerance_mm)
+    tolerances = np.atleast_1d(np.asarray(tolerance_mm, np.float64))
+    if np.ndim(tolerance_mm) == 0:
+        tolerances = np.broadcast_to(tolerances, len(named))
     if len(tolerances) != len(named) or not all(tolerance >= 0 for tolerance in tolerances):
         raise UserError(f"tolerance_mm should be one number, or one for each of {list(named)}, not {tolerance_mm}.")
     _check_maps(pred, true, tuple(spacing_mm), len(classes), roi)
@@ -94,7 +96,9 @@ def _surface_columns(
 
 
 def _confusion(
-    pred: Integer[np.ndarray, " N"], true: Integer[np.ndarray, " N"], number: int
+    pred: Integer[np.ndarray, " N"] | Bool[np.ndarray, " N"],
+    true: Integer[np.ndarray, " N"] | Bool[np.ndarray, " N"],
+    number: int,
 ) -> Integer[np.ndarray, "K K"]:
     """Returns the same table as `metrics.confusion`, in int64 on the host."""
     places = true.astype(np.int64) * number + pred.astype(np.int64)

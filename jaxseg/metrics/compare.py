@@ -41,7 +41,7 @@ def compare(
     Raises:
       UserError: nothing pairs, or one side does not have the metric.
     """
-    options = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     a, b = _with_metric(rows_a, metric, "first"), _with_metric(rows_b, metric, "second")
     pairs = [key for key in a if key in b]
     if not pairs:

@@ -147,7 +147,7 @@ def _shared_mask(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.nda
     areas, true_areas = pred.sum(axis=1, dtype=np.float64), true.sum(axis=1, dtype=np.float64)
     if not len(pred) or not len(true):
         return np.zeros((len(pred), len(true))), areas, true_areas
-    exact = np.float32 if pred.shape[1] < 2**24 else np.float64  # float32 counts to 2^24 exactly
+    exact: type[np.floating] = np.float32 if pred.shape[1] < 2**24 else np.float64  # float32 counts to 2^24 exactly
     return (pred.astype(exact) @ true.astype(exact).T).astype(np.float64), areas, true_areas
 
 

@@ -8,6 +8,7 @@ complement have the same surface; an outline is split into the triangles that, i
 
 import functools
 import itertools
+import math
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -47,7 +48,7 @@ def _bits(code: int, number: int) -> list[bool]:
 
 def _length(code: int, spacing: tuple[float, ...]) -> float:
     bits = _bits(code, 4)
-    diagonal = float(np.hypot(*spacing)) / 2  # cuts off one corner
+    diagonal = math.hypot(*spacing) / 2  # cuts off one corner
     if sum(bits) == 2 and bits[0] != bits[3]:  # two neighbours: a straight line along the axis on which they lie
         return spacing[1] if bits[0] == bits[1] else spacing[0]
     return sum(bits) * diagonal
@@ -102,7 +103,8 @@ def _outlines(bits: list[bool]) -> list[list[Edge]]:
     """Returns the closed polygons of the surface, each as the cut edges it passes; every cut edge lies on two faces."""
     neighbours: dict[Edge, list[Edge]] = {}
     for face in _faces():
-        edges = [tuple(sorted((face[turn], face[(turn + 1) % 4]))) for turn in range(4)]
+        sides = [(face[turn], face[(turn + 1) % 4]) for turn in range(4)]
+        edges = [(min(side), max(side)) for side in sides]
         cut = [edge for edge in edges if bits[edge[0]] != bits[edge[1]]]
         if len(cut) == 4:  # a chequerboard: join the two edges that meet at a set corner
             cut = cut if bits[face[1]] else cut[1:] + cut[:1]

@@ -1,9 +1,11 @@
 """Lesion-wise scores: a connected component is found, missed or invented. Host numpy."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Integer
+
+NEIGHBOURS: dict[int, tuple[Literal[4, 6, 8, 18, 26], ...]] = {2: (4, 8), 3: (6, 18, 26)}  # by number of axes
 
 
 class LesionScores(NamedTuple):
@@ -41,13 +43,13 @@ def components(
     """
     import cc3d
 
-    allowed = {2: (4, 8), 3: (6, 18, 26)}.get(mask.ndim)
+    allowed = NEIGHBOURS.get(mask.ndim)
     if allowed is None:
         raise ValueError(f"Components are labelled in 2D and 3D masks, not in {mask.ndim}D.")
-    connectivity = allowed[-1] if connectivity is None else connectivity
-    if connectivity not in allowed:
+    chosen = allowed[-1] if connectivity is None else next((n for n in allowed if n == connectivity), None)
+    if chosen is None:
         raise ValueError(f"connectivity should be one of {allowed} for {mask.ndim}D masks, not {connectivity}.")
-    labels, number = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=connectivity, return_N=True)
+    labels, number = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=chosen, return_N=True)
     return labels, int(number)
 
 

@@ -149,32 +149,32 @@ def dice(
 
     NaN where the class is absent from both maps, 0 where it is absent from one. Source: Dice, Ecology 26 (1945).
     """
-    return counts_to_dice(confusion(pred, true, num_classes=num_classes))
+    return jnp.asarray(counts_to_dice(confusion(pred, true, num_classes=num_classes)))
 
 
 def iou(
     pred: Integer[Array | np.ndarray, "*S"], true: Integer[Array | np.ndarray, "*S"], *, num_classes: int
 ) -> Float[Array, "{num_classes}-1"]:
     """Returns intersection over union of each class but background; empty sides as in `dice`."""
-    return counts_to_iou(confusion(pred, true, num_classes=num_classes))
+    return jnp.asarray(counts_to_iou(confusion(pred, true, num_classes=num_classes)))
 
 
 def precision(
     pred: Integer[Array | np.ndarray, "*S"], true: Integer[Array | np.ndarray, "*S"], *, num_classes: int
 ) -> Float[Array, "{num_classes}-1"]:
     """Returns the share of predicted pixels that are right, of each class but background; empty sides as in `dice`."""
-    return counts_to_precision(confusion(pred, true, num_classes=num_classes))
+    return jnp.asarray(counts_to_precision(confusion(pred, true, num_classes=num_classes)))
 
 
 def recall(
     pred: Integer[Array | np.ndarray, "*S"], true: Integer[Array | np.ndarray, "*S"], *, num_classes: int
 ) -> Float[Array, "{num_classes}-1"]:
     """Returns the share of true pixels that were found, of each class but background; empty sides as in `dice`."""
-    return counts_to_recall(confusion(pred, true, num_classes=num_classes))
+    return jnp.asarray(counts_to_recall(confusion(pred, true, num_classes=num_classes)))
 
 
 def specificity(
     pred: Integer[Array | np.ndarray, "*S"], true: Integer[Array | np.ndarray, "*S"], *, num_classes: int
 ) -> Float[Array, "{num_classes}-1"]:
     """Returns the share of other pixels not called the class, of each class but background; NaN if absent from both."""
-    return counts_to_specificity(confusion(pred, true, num_classes=num_classes))
+    return jnp.asarray(counts_to_specificity(confusion(pred, true, num_classes=num_classes)))

@@ -143,7 +143,7 @@ def percentile_distance(distances: SurfaceDistances, percentile: float) -> float
 def _weighted_percentile(values: np.ndarray, weights: np.ndarray, percentile: float) -> float:
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order]) / weights.sum()
-    place = np.searchsorted(reached, percentile / 100)
+    place = int(np.searchsorted(reached, percentile / 100))
     return float(values[order][min(place, values.size - 1)])
 
 

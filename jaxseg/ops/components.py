@@ -5,10 +5,11 @@ import itertools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+import numpy as np
+from jaxtyping import Array, Bool, Int, Shaped
 
 
-def connected_components(mask: Bool[Array, "*S"], *, connectivity: int = 1) -> Int[Array, "*S"]:
+def connected_components(mask: Shaped[Array | np.ndarray, "*S"], *, connectivity: int = 1) -> Int[Array, "*S"]:
     """Numbers the connected parts of a mask 1..n in the order of their first voxel; 0 outside the mask.
 
     The numbers equal `scipy.ndimage.label`'s; their count is the maximum. Every voxel points to a voxel of its

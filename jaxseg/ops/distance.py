@@ -5,13 +5,16 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Shaped
 
 # Distance reported where no False voxel exists. Finite, so that products with zero weights stay zero instead of NaN.
 FAR_AWAY = 1e6
 
 
-def distance_transform(mask: Bool[Array, "*S"], *, spacing: Sequence[float] | None = None) -> Float[Array, "*S"]:
+def distance_transform(
+    mask: Shaped[Array | np.ndarray, "*S"], *, spacing: Sequence[float] | None = None
+) -> Float[Array, "*S"]:
     """Returns each voxel's distance to the nearest False voxel; 0 outside the mask.
 
     The squared distance of an n-dimensional grid is a chain of one-dimensional problems,

@@ -4,10 +4,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 
 
-def erode(mask: Bool[Array, "*S"], *, iterations: int = 1) -> Bool[Array, "*S"]:
+def erode(mask: Bool[Array | np.ndarray, "*S"], *, iterations: int = 1) -> Bool[Array, "*S"]:
     """Keeps the voxels whose face neighbours are all in the mask, `iterations` times; outside the image is background.
 
     Equals `scipy.ndimage.binary_erosion` with its defaults.
@@ -15,17 +16,17 @@ def erode(mask: Bool[Array, "*S"], *, iterations: int = 1) -> Bool[Array, "*S"]:
     return _repeat(_erode_once, _as_mask(mask), iterations)
 
 
-def dilate(mask: Bool[Array, "*S"], *, iterations: int = 1) -> Bool[Array, "*S"]:
+def dilate(mask: Bool[Array | np.ndarray, "*S"], *, iterations: int = 1) -> Bool[Array, "*S"]:
     """Adds the face neighbours of the mask, `iterations` times. Equals `scipy.ndimage.binary_dilation`."""
     return _repeat(_dilate_once, _as_mask(mask), iterations)
 
 
-def open(mask: Bool[Array, "*S"], *, iterations: int = 1) -> Bool[Array, "*S"]:
+def open(mask: Bool[Array | np.ndarray, "*S"], *, iterations: int = 1) -> Bool[Array, "*S"]:
     """Erodes, then dilates: takes away specks and bridges thinner than the element; never adds a voxel."""
     return dilate(erode(mask, iterations=iterations), iterations=iterations)
 
 
-def close(mask: Bool[Array, "*S"], *, iterations: int = 1) -> Bool[Array, "*S"]:
+def close(mask: Bool[Array | np.ndarray, "*S"], *, iterations: int = 1) -> Bool[Array, "*S"]:
     """Dilates, then erodes: fills gaps narrower than the element; never takes a voxel away.
 
     The dilated mask may grow beyond the image in between, as on an unbounded grid. (scipy's `binary_closing` cuts it
@@ -36,13 +37,13 @@ def close(mask: Bool[Array, "*S"], *, iterations: int = 1) -> Bool[Array, "*S"]:
     return erode(grown, iterations=iterations)[inner]
 
 
-def border(mask: Bool[Array, "*S"]) -> Bool[Array, "*S"]:
+def border(mask: Bool[Array | np.ndarray, "*S"]) -> Bool[Array, "*S"]:
     """The mask minus its erosion: voxels with a face neighbour outside the mask; outside the image is background."""
     mask = _as_mask(mask)
     return mask & ~_erode_once(mask)
 
 
-def _as_mask(mask: Array) -> Bool[Array, "*S"]:
+def _as_mask(mask: Array | np.ndarray) -> Bool[Array, "*S"]:
     return jnp.asarray(mask) != 0
 
 

@@ -57,15 +57,18 @@ def interpolation_matrix(source: int, target: int, method: str, align_corners: b
         where = (where + 0.5) * (source / target) - 0.5
     if method == "linear":
         where = np.clip(where, 0, source - 1)
-        reach, weight = (0, 1), lambda distance: 1 - distance
-    else:
-        reach, weight = (-1, 0, 1, 2), _cubic
+    reach = range(2) if method == "linear" else range(-1, 3)
+    weight = _triangle if method == "linear" else _cubic
     left = np.floor(where)
     matrix = np.zeros((target, source))
     for step in reach:
         index = np.clip(left + step, 0, source - 1).astype(int)
         np.add.at(matrix, (np.arange(target), index), weight(np.abs(where - left - step)))
     return matrix
+
+
+def _triangle(distance: np.ndarray) -> np.ndarray:
+    return 1 - distance
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:

@@ -4,17 +4,20 @@ Everything here is for one sample, with static shapes; `jax.vmap` gives batches.
 (the centre of the first voxel is 0), and they pull: the output at a point is the input at that point's coordinate.
 """
 
+import functools
 import itertools
+import operator
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer, Num
 
 
 def affine_matrix(
-    angles: Float[Array, ""] | Float[Array, "1"] | Float[Array, "3"] | float, scale: Float[Array, "*n"] | float = 1.0
+    angles: Float[Array, ""] | Float[Array, "1"] | Float[Array, "3"] | float,
+    scale: Float[Array, ""] | Float[Array, "n"] | float = 1.0,
 ) -> Float[Array, "n n"]:
     """Returns the matrix that takes an offset from the centre in the output to the offset in the input.
 
@@ -128,8 +131,12 @@ def _kernel(distance: np.ndarray, order: int) -> np.ndarray:
 
 
 def sample(
-    image: Float[Array, "*S C"], coordinates: Float[Array, "*T n"], *, order: int = 1, fill: float = 0.0
-) -> Float[Array, "*T C"]:
+    image: Num[Array | np.ndarray, "*S C"],
+    coordinates: Float[Array | np.ndarray, "*T n"],
+    *,
+    order: int = 1,
+    fill: float = 0.0,
+) -> Num[Array, "*T C"]:
     """Returns the image at the coordinates.
 
     The image is as if continued by `fill` on all sides, and interpolation reaches into it (scipy's "grid-constant",
@@ -155,8 +162,12 @@ def sample(
 
 
 def sample_labels(
-    label: Int[Array, "*S"], coordinates: Float[Array, "*T n"], *, interpolation: str = "nearest", fill: int = 0
-) -> Int[Array, "*T"]:
+    label: Integer[Array | np.ndarray, "*S"],
+    coordinates: Float[Array | np.ndarray, "*T n"],
+    *,
+    interpolation: str = "nearest",
+    fill: int = 0,
+) -> Integer[Array, "*T"]:
     """Returns the label map at the coordinates; only values that the map has (and `fill`) come out.
 
     Args:
@@ -178,14 +189,14 @@ def sample_labels(
     flat, strides = _flatten(label[..., None], fill)
     corners = _corners(coordinates, label.shape, strides)
     values = [_take(flat, index)[..., 0] for index, _ in corners]
-    winner, best = None, None
-    for value in values:
-        votes = sum(jnp.where(other == value, weight, 0.0) for other, (_, weight) in zip(values, corners))
-        if winner is None:
-            winner, best = value, votes
-        else:
-            wins = (votes > best) | ((votes == best) & (value < winner))
-            winner, best = jnp.where(wins, value, winner), jnp.where(wins, votes, best)
+    votes = [
+        functools.reduce(operator.add, (jnp.where(other == value, w, 0.0) for other, (_, w) in zip(values, corners)))
+        for value in values
+    ]
+    winner, best = values[0], votes[0]
+    for value, share in zip(values[1:], votes[1:]):
+        wins = (share > best) | ((share == best) & (value < winner))
+        winner, best = jnp.where(wins, value, winner), jnp.where(wins, share, best)
     return winner
 
 

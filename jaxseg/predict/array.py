@@ -1,7 +1,7 @@
 """Predict whole cases from the host: one compiled program for cases of any size, sums kept in float32 outside of it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -107,20 +107,24 @@ def whole_window(sizes: Sequence[int], divisor: int | Sequence[int] = 1) -> tupl
 
 def _sum_windows(predict_fn: PredictFn, image: np.ndarray, weights: np.ndarray, table: tuple) -> _Sums:
     """Runs all windows, one batch ahead of the sums."""
-    sums, waiting = None, None
-    for corners, valid in zip(*table):
+
+    def start(corners: np.ndarray, valid: np.ndarray) -> tuple[list[tuple], Any]:
         regions = [_region(corner, weights.shape) for corner in corners[valid > 0]]
         batch = np.zeros((len(corners), *weights.shape, image.shape[-1]), np.float32)
         for index, region in enumerate(regions):
             batch[index] = image[region]
         probs = predict_fn(jnp.asarray(batch))
         check_probabilities(probs.shape, batch.shape)
-        if sums is None:
-            shape = image.shape[:-1]
-            sums = _Sums(np.zeros((*shape, probs.shape[-1]), np.float32), np.zeros(shape, np.float32))
-        if waiting is not None:
-            _add(sums, *waiting, weights)
-        waiting = regions, probs
+        return regions, probs
+
+    entries = zip(*table)
+    waiting = start(*next(entries))
+    shape = image.shape[:-1]
+    sums = _Sums(np.zeros((*shape, waiting[1].shape[-1]), np.float32), np.zeros(shape, np.float32))
+    for corners, valid in entries:
+        following = start(corners, valid)
+        _add(sums, *waiting, weights)
+        waiting = following
     _add(sums, *waiting, weights)
     return sums
 

@@ -26,13 +26,13 @@ def average(predict_fns: Sequence[PredictFn], *, weights: Sequence[float] | None
         raise ValueError(f"weights should be {len(predict_fns)} non-negative numbers of positive sum, got {weights}.")
     shares = (shares / shares.sum()).tolist()
 
-    def predict(image: Float[Array, "B *S C"]) -> Float[Array, "B *S K"]:
-        total = None
-        for share, predict_fn in zip(shares, predict_fns):
+    def predict(image: Float[Array | np.ndarray, "B *S C"]) -> Float[Array, "B *S K"]:
+        total = shares[0] * predict_fns[0](image)
+        for share, predict_fn in zip(shares[1:], predict_fns[1:]):
             probs = share * predict_fn(image)
-            if total is not None and total.shape != probs.shape:
+            if total.shape != probs.shape:
                 raise ValueError(f"All predictors should give one shape, got {total.shape} and {probs.shape}.")
-            total = probs if total is None else total + probs
+            total = total + probs
         return total
 
     return predict

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
@@ -11,6 +12,8 @@ from jaxseg import registry
 from jaxseg.typing import UserError
 
 Labels = Integer[np.ndarray, "*S"] | Bool[np.ndarray, "*S"]
+# (axes, along how many of them a neighbour may differ) -> number of neighbours, as cc3d counts connectivity.
+NEIGHBOURS: dict[tuple[int, int], Literal[4, 6, 8, 18, 26]] = {(2, 1): 4, (2, 2): 8, (3, 1): 6, (3, 2): 18, (3, 3): 26}
 TABLE = {
     "keep_largest": "jaxseg.predict.postprocess:keep_largest",
     "fill_holes": "jaxseg.predict.postprocess:fill_holes",
@@ -248,7 +251,7 @@ def _connect(whole: np.ndarray, connectivity: int | None) -> np.ndarray:
 
     axes = whole.ndim
     connectivity = axes if connectivity is None else connectivity
-    neighbours = {(2, 1): 4, (2, 2): 8, (3, 1): 6, (3, 2): 18, (3, 3): 26}.get((axes, connectivity))
+    neighbours = NEIGHBOURS.get((axes, connectivity))
     if neighbours is None:
         raise ValueError(f"connectivity should be 1 to {axes} for 2 or 3 axes, got {connectivity} for {axes}.")
     return cc3d.connected_components(np.ascontiguousarray(whole), connectivity=neighbours)

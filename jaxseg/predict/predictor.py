@@ -99,8 +99,9 @@ def predict_case(
         labels = _reduce(probabilities, regions)
     else:
         probabilities = None
-        reduce = "argmax" if regions is None else "threshold"
-        labels = preprocess.invert(probs, record, reduce=reduce, region_labels=region_labels)
+        labels = preprocess.invert(
+            probs, record, reduce="argmax" if regions is None else "threshold", region_labels=region_labels
+        )
     if clean is not None:
         labels = clean(labels, spacing=volume.spacing).astype(np.int16, copy=False)
     return Prediction(labels, probabilities)

@@ -133,7 +133,7 @@ def sliding_window(
     weights = importance(window, weight)
     traced_once = jax.jit(predict_fn)
 
-    def predict(image: Float[Array, "B *S C"]) -> Float[Array, "B *S K"]:
+    def predict(image: Float[Array | np.ndarray, "B *S C"]) -> Float[Array, "B *S K"]:
         if image.ndim != len(window) + 2:
             raise ValueError(f"A window of {len(window)} axes needs an image (B, *S, C), got {image.shape}.")
         sizes = image.shape[1:-1]
@@ -154,8 +154,8 @@ def sliding_window(
 
 def _blend(
     predict_fn: PredictFn, image: Float[Array, "B *S C"], weights: Float[Array, "*W"], table: tuple
-) -> Float[Array, "B *S K+1"]:
-    """Sums weighted probabilities over the windows of `table`; the last channel sums the weights themselves."""
+) -> Float[Array, "B *S L"]:
+    """Sums weighted probabilities over the windows of `table`; the last of L = K + 1 channels sums the weights."""
     window, channels = weights.shape, image.shape[-1]
     batch = (table[0].shape[1], *window, channels)
     outcome = jax.eval_shape(predict_fn, jax.ShapeDtypeStruct(batch, image.dtype))

@@ -1,9 +1,12 @@
 """Test-time augmentation: predict the flipped images too and average."""
 
+import functools
 import itertools
+import operator
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxseg.typing import PredictFn
@@ -39,18 +42,20 @@ def flip_tta(
     if not axes:
         return predict_fn
 
-    def predict(image: Float[Array, "B *S C"]) -> Float[Array, "B *S K"]:
+    def predict(image: Float[Array | np.ndarray, "B *S C"]) -> Float[Array, "B *S K"]:
         spatial = image.ndim - 2
         places = [_place(axis, spatial) for axis in axes]
         if len(set(places)) != len(places):
             raise ValueError(f"Each flip axis should be named once, got {axes} for {spatial} spatial axes.")
-        total = 0.0
-        for chosen in itertools.product((False, True), repeat=len(places)):
+
+        def look(chosen: tuple[bool, ...]) -> Float[Array, "B *S K"]:
             flipped = tuple(place for place, flip in zip(places, chosen) if flip)
             probs = jnp.flip(predict_fn(jnp.flip(image, flipped)), flipped)
             if pairs and _place(pair_axis, spatial) in flipped:
                 probs = probs[..., _exchange(pairs, probs.shape[-1])]
-            total = total + probs
+            return probs
+
+        total = functools.reduce(operator.add, map(look, itertools.product((False, True), repeat=len(places))))
         return total / 2 ** len(places)
 
     return predict

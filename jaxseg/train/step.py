@@ -40,7 +40,8 @@ def make_step(
         if augment is not None:
             batch = augment(augment_key, batch)
         rate = schedule(state.step, state.horizon)
-        params, opt_state, extra, metrics = dict(state.params), dict(state.opt_state), state.extra, {}
+        params, opt_state, extra = dict(state.params), dict(state.opt_state), state.extra
+        metrics: dict[str, Array] = {}
         finite = jnp.array(True)
         for group in task.losses:
             gradients, extra, values = _gradients(task, group, params, extra, batch, loss_key, accumulate, axis_name)
@@ -60,8 +61,8 @@ def make_step(
 
 def _average(state: State, params: PyTree, decay: float) -> PyTree:
     step = state.step.astype(jnp.float32)
-    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda mean, value: decay * mean + (1.0 - decay) * value, state.ema, params)
+    kept = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda mean, value: kept * mean + (1.0 - kept) * value, state.ema, params)
 
 
 def _gradients(task, group, params, extra, batch, key, accumulate, axis_name):

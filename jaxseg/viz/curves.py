@@ -6,7 +6,7 @@ SVG plots have no background and grey lettering, which reads on light and on dar
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def series(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[np.ndarray, np.
     return {key: (np.array(sorted(at)), np.array([at[step] for step in sorted(at)])) for key, at in found.items()}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -1,8 +1,9 @@
 """A whole case as one picture: planes, letters, scale bar and a legend with the scores."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Integer, Shaped, UInt8
@@ -26,7 +27,7 @@ class Plane(NamedTuple):
     true: np.ndarray | None
     pred: np.ndarray | None
     roi: np.ndarray | None
-    spacing: tuple[float, float] | None
+    spacing: tuple[float, ...] | None
     letters: str  # top, bottom, left, right; "" where unknown
     caption: str
 
@@ -120,18 +121,23 @@ def _axis_order(axes: str | None) -> list[int]:
 def _cut(axis: int, place: int, image, true, pred, roi, spacing_mm, axes: str | None) -> Plane:
     """Takes one slice across `axis`, turned as a radiologist expects it."""
     rest = [i for i in range(3) if i != axis]
-    flat = [None if array is None else np.take(array, place, axis) for array in (image, true, pred, roi)]
     spacing = tuple(float(spacing_mm[i]) for i in rest) if spacing_mm is not None else None
-    caption = f"slice {place + 1} of {image.shape[axis]}"
-    if axes is None:
-        return Plane(*flat, spacing, "", f"axis {axis}, {caption}")
-    view = "axial" if axes[axis] in "SI" else "coronal" if axes[axis] in "AP" else "sagittal"
-    rows, columns = _VIEWS[view]
-    stored = axes[rest[0]] + axes[rest[1]]
-    flat = [None if array is None else _turn(array, stored, rows, columns) for array in flat]
-    if spacing and stored[0] in (columns, _OPPOSITE[columns]):
-        spacing = spacing[::-1]
-    return Plane(*flat, spacing, _OPPOSITE[rows] + rows + _OPPOSITE[columns] + columns, f"{view}, {caption}")
+    view, letters = f"axis {axis}", ""
+    turn: Callable[[np.ndarray], np.ndarray] = np.asarray
+    if axes is not None:
+        view = "axial" if axes[axis] in "SI" else "coronal" if axes[axis] in "AP" else "sagittal"
+        rows, columns = _VIEWS[view]
+        stored = axes[rest[0]] + axes[rest[1]]
+        turn = functools.partial(_turn, axes=stored, rows=rows, columns=columns)
+        letters = _OPPOSITE[rows] + rows + _OPPOSITE[columns] + columns
+        if spacing and stored[0] in (columns, _OPPOSITE[columns]):
+            spacing = spacing[::-1]
+
+    def flat(array):
+        return None if array is None else turn(np.take(array, place, axis))
+
+    caption = f"{view}, slice {place + 1} of {image.shape[axis]}"
+    return Plane(flat(image), flat(true), flat(pred), flat(roi), spacing, letters, caption)
 
 
 def _font(size: int, *, bold: bool = False):
@@ -336,7 +342,7 @@ def case_panel(
     flat = len(planes) == 1
     levels = levels or overlay.window(image if flat else image[..., :1])
     sizes = pixel_sizes(planes, size=size)
-    shared = {"levels": levels, "channel": None if flat else 0}
+    shared: dict[str, Any] = {"levels": levels, "channel": None if flat else 0}
     marked, bare = [], []
     for plane, pixels in zip(planes, sizes):
         drawn = overlay.slice_overlay(

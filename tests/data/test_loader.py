@@ -68,7 +68,7 @@ def test_types_shapes_and_content(cases):
             for case in cases:  # the patch is a window of one of the volumes, image and label alike
                 if number >= np.prod(case.shape):
                     continue
-                start = np.unravel_index(number, case.shape)
+                start = tuple(map(int, np.unravel_index(number, case.shape)))
                 expected = store.read_patch(case, start, (4, 5, 6))
                 found |= np.array_equal(expected[0][..., 0], image) and np.array_equal(expected[1], label)
             assert found

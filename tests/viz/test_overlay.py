@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from annotations import unchecked
 from PIL import Image
 
 from jaxseg.typing import IGNORE
@@ -122,7 +123,7 @@ def test_what_is_not_scored_is_darkened():
 
 
 def test_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"pred should have the image's shape \(4, 5\)"):
+    with unchecked(), pytest.raises(ValueError, match=r"pred should have the image's shape \(4, 5\)"):
         overlay.slice_overlay(np.zeros((4, 5, 1)), pred=np.zeros((5, 4), int))
 
 

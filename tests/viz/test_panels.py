@@ -44,7 +44,7 @@ def test_radiological_sides(marked):
 def test_any_stored_orientation_gives_the_same_pictures(marked, axes):
     order = ["SAR".index(letter if letter in "SAR" else {"I": "S", "P": "A", "L": "R"}[letter]) for letter in axes]
     stored = np.transpose(marked, (*order, 3))
-    spacing = np.array((3.0, 2.0, 1.0))[order]
+    spacing = [(3.0, 2.0, 1.0)[axis] for axis in order]
     stored = np.flip(stored, [axis for axis, letter in enumerate(axes) if letter in "IPL"])
     expected, found = planes(marked, "SAR", spacing_mm=(3.0, 2.0, 1.0)), planes(stored, axes, spacing_mm=spacing)
     for view in expected:

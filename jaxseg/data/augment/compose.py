@@ -119,7 +119,7 @@ def _options(name: str, function: Callable, given: dict, defaults: Mapping[str, 
 
 
 def _radians(value: float | Sequence[float]) -> float | tuple[float, ...]:
-    return tuple(map(math.radians, value)) if isinstance(value, (tuple, list)) else math.radians(value)
+    return tuple(map(math.radians, value)) if isinstance(value, Sequence) else math.radians(value)
 
 
 def _split(text: str) -> list[str]:

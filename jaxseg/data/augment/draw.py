@@ -60,10 +60,10 @@ def spatial_axes(image: Float[Array, "*S C"]) -> tuple[int, ...]:
     return tuple(range(image.ndim - 1))
 
 
-def reads(raw: Callable[..., tuple[int, ...]]) -> Callable[[Callable], Callable]:
+def reads(raw: Callable[..., tuple[int, ...]]) -> Callable[[Any], Any]:
     """Marks a transform that needs a larger input than it returns: `raw(patch_size, **its options)` is that size."""
 
-    def mark(function: Callable) -> Callable:
+    def mark(function: Any) -> Any:
         function.input_size = raw
         return function
 

@@ -165,7 +165,7 @@ def _coarsening_matrix(zoom: Float[Array, ""], length: int) -> Float[Array, "n n
     position = jnp.clip((jnp.arange(length) + 0.5) * ratio - 0.5, 0, count - 1)
     lower = jnp.floor(position).astype(jnp.int32)
     fraction = position - lower
-    matrix = 0
+    matrix = jnp.zeros((length, length), jnp.float32)
     for index, weight in ((lower, 1 - fraction), (jnp.minimum(lower + 1, count - 1), fraction)):
         source = (2 * index + 1) * length // (2 * count)  # the voxel under the coarse voxel's centre
         matrix = matrix + weight[:, None] * jax.nn.one_hot(source, length, dtype=jnp.float32)

@@ -320,7 +320,7 @@ def cutout(
     """
     when, which = jax.random.split(key)
     size = sample["label"].shape
-    fill = jnp.asarray(fill, sample["image"].dtype)
+    blank = jnp.asarray(fill, sample["image"].dtype)
     starts = jax.random.uniform(which, (len(size),))
     inside = jnp.ones((), bool)
     for axis, length in enumerate(size):
@@ -328,7 +328,7 @@ def cutout(
         first = jnp.floor(starts[axis] * (length - side + 1))
         line = jnp.arange(length).reshape([-1 if a == axis else 1 for a in range(len(size))])
         inside = inside & (line >= first) & (line < first + side)
-    image = sometimes(when, probability, lambda image: jnp.where(inside[..., None], fill, image), sample["image"])
+    image = sometimes(when, probability, lambda image: jnp.where(inside[..., None], blank, image), sample["image"])
     return sample | {"image": image}
 
 

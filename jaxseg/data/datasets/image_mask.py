@@ -60,8 +60,9 @@ def load(
     count = readers.read(cases[0].images[0]).data.shape[-1]
     channels = tuple(channels) if channels else layouts.channel_names(count)
     rule = layouts.LabelRule(values, names, len(channels), ignore_value, label_threshold, affine_tolerance_mm)
-    cases = layouts.find_subjects(_numbered(cases), root, subjects)
-    return layouts.make(cases, channels=channels, rule=rule, flip_pairs=flip_pairs)
+    return layouts.make(
+        layouts.find_subjects(_numbered(cases), root, subjects), channels=channels, rule=rule, flip_pairs=flip_pairs
+    )
 
 
 def _list(root: pathlib.Path, place: str, *, role: str) -> dict[str, list[pathlib.Path]]:

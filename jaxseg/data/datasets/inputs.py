@@ -79,8 +79,8 @@ def _with_siblings(path: pathlib.Path) -> list[pathlib.Path]:
 
 def _group(files: list[pathlib.Path], channels: int | None) -> list[Case] | None:
     """Returns one case a group of channel files, or None where the names do not follow nnU-Net."""
-    matches = [CHANNEL.match(readers.stem(f)) for f in files]
-    if not all(matches):
+    matches = [match for f in files if (match := CHANNEL.match(readers.stem(f)))]
+    if len(matches) < len(files):
         return None
     groups: dict[str, dict[int, str]] = collections.defaultdict(dict)
     for file, match in zip(files, matches, strict=True):

@@ -40,8 +40,13 @@ def load(
     else:
         cases = _found(root, content.get("file_ending"), len(channels), path)
     rule = layouts.LabelRule(values, classes, len(channels), ignore, None, affine_tolerance_mm)
-    cases = layouts.find_subjects(cases, root, subjects)
-    return layouts.make(cases, channels=channels, rule=rule, flip_pairs=flip_pairs, regions=regions)
+    return layouts.make(
+        layouts.find_subjects(cases, root, subjects),
+        channels=channels,
+        rule=rule,
+        flip_pairs=flip_pairs,
+        regions=regions,
+    )
 
 
 def parse_labels(labels: Any, order: Any, path: Any) -> tuple[tuple, tuple, int | None, tuple | None]:
@@ -130,7 +135,7 @@ def _listed(root: pathlib.Path, dataset: Any, channels: int, path: pathlib.Path)
         ) from error
     problems = [f"{case.name} lists {len(case.images)} images" for case in cases if len(case.images) != channels]
     problems += [
-        f"{f} is missing" for case in cases for f in (*case.images, case.label) if not pathlib.Path(f).is_file()
+        f"{f} is missing" for case in cases for f in (*case.images, case.label) if f and not pathlib.Path(f).is_file()
     ]
     layouts.refuse(problems, what=f"The files listed in {path} ({channels} channels a case) do not match")
     return cases

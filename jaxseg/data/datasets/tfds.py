@@ -74,12 +74,14 @@ def load(
         raise UserError(f"The split {split!r} of the TFDS data set {_title(source)} has no example; choose another.")
     image, label = _example(source, 0)
     ours = _metadata(source)
+    pairs = flip_pairs
     if ours and label_values is None and classes is None and label_threshold is None:
         classes, channels = ours["classes"], channels or ours["channels"]
         values, ignore_value = tuple(range(len(classes))), -1  # ours are class ids with IGNORE
-        pairs = [[classes[a], classes[b]] for a, b in ours["flip_pairs"]] if flip_pairs is None else flip_pairs
+        if flip_pairs is None:
+            pairs = [[classes[a], classes[b]] for a, b in ours["flip_pairs"]]
     else:
-        ours, pairs = {}, flip_pairs
+        ours = {}
         values = layouts.choose_values(label_values, label_threshold, classes, layout="tfds", first=lambda: label)
     channels = tuple(channels) if channels else layouts.channel_names(image.data.shape[-1])
     names = layouts.class_names(classes, len(values))

@@ -39,7 +39,8 @@ def make(dataset: DataSet, *, name: str, data_dir: Any, version: str = "1.0.0") 
     def array(shape: tuple[int | None, ...], dtype: Any) -> Any:
         return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.ZLIB)
 
-    class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    # mypy cannot see the lazily loaded base class, which takes the keyword.
+    class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         """A folder data set; `__init__` and preparation are TFDS's own."""
 
         name = dataset_name

@@ -106,7 +106,7 @@ def _with_tifffile(path: pathlib.Path, *, label: bool) -> np.ndarray | None:
 
     try:
         with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
+            page = file.pages.first
             if int(page.photometric) in (MINISWHITE, PALETTE):
                 return None
             if len(file.series) != 1:

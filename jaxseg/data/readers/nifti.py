@@ -103,7 +103,7 @@ def _spatial_first(data: np.ndarray, path: pathlib.Path) -> np.ndarray:
     if data.ndim < 2:
         raise UserError(f"{path} should be a volume, but has {data.ndim} axis; export it again.")
     data = data.reshape(data.shape + (1,) * (4 - data.ndim))
-    if data.ndim > 4 and all(size == 1 for size in (*data.shape[3:4], *data.shape[5:])):
+    if data.ndim > 4 and set(data.shape[3:4] + data.shape[5:]) <= {1}:
         data = data.reshape(*data.shape[:3], -1)  # NIfTI keeps vectors on the fifth axis
     if data.ndim > 4:
         raise UserError(

@@ -1,6 +1,7 @@
 """Neuronal membranes in electron microscopy (ISBI 2012): a 2D U-Net on 512 x 512 slices.
 
     python launch.py --config configs/unet2d_isbi.py:minutes=10 --config.data.root=DIR
+    python launch.py --config configs/unet2d_isbi.py:network=segnet,steps=250 --config.data.root=DIR
 
 DIR holds image/ and label/ with PNG files of equal names. Neighbouring slices look alike, so the held-out slices are
 one contiguous block (fold 0 of 5).
@@ -9,11 +10,11 @@ Measured on 2 CPU cores with minutes=10 (396 steps): Dice 0.807 membrane, 0.940 
 docs/measurements.md.
 """
 
-from jaxseg.config import base_config, parse_arg
+from jaxseg.config import base_config, network, parse_arg
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, debug=False, minutes=10)
+    arg = parse_arg(arg, debug=False, minutes=10, network="", steps=0)
     config = base_config()
 
     config.data.name = "image_mask"
@@ -29,12 +30,17 @@ def get_config(arg=None):
 
     config.model.ndim = 2
     config.model.features = (32, 64, 128, 256)
+    if arg.network:  # another one, at a small width: see jaxseg.config.network
+        config.model = network(arg.network)
     config.augment = "em"
     config.loss = "dice_loss + cross_entropy"
 
     config.optim.lr = 2e-3
     config.optim.warmup_steps = 20
-    config.train.total_minutes = float(arg.minutes)
+    if arg.steps:
+        config.train.total_steps = arg.steps
+    else:
+        config.train.total_minutes = float(arg.minutes)
     config.train.eval_steps = 200
     config.predict.window = (256, 256)
     config.predict.tta = True
@@ -43,7 +49,8 @@ def get_config(arg=None):
     if arg.debug:
         config.data.patch_size = (32, 32)
         config.data.batch_size = 2
-        config.model.features = (4, 8)
+        if not arg.network:
+            config.model.features = (4, 8)
         config.predict.tta = False
         config.train.total_minutes = None
         config.train.total_steps = 2

@@ -1,6 +1,7 @@
 """Hippocampus in T1-weighted MRI (Medical Segmentation Decathlon, Task 4): anterior and posterior part, 3D U-Net.
 
     python launch.py --config configs/unet3d_hippocampus.py:minutes=10 --config.data.root=DIR
+    python launch.py --config configs/unet3d_hippocampus.py:minutes=10,network=vnet --config.data.root=DIR
 
 DIR is the Decathlon folder (dataset.json, imagesTr, labelsTr); subjects.csv in it names which cases are two sides of
 one person, and no person is on both sides of the split.
@@ -9,11 +10,11 @@ Measured on 2 CPU cores with minutes=10 (691 steps): Dice 0.885 anterior, 0.868 
 0.867 to 0.887), 45 held-out cases of 220; see docs/measurements.md.
 """
 
-from jaxseg.config import base_config, parse_arg
+from jaxseg.config import base_config, network, parse_arg
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, debug=False, minutes=10)
+    arg = parse_arg(arg, debug=False, minutes=10, network="")
     config = base_config()
 
     config.data.name = "msd"
@@ -25,6 +26,8 @@ def get_config(arg=None):
     config.model.features = (16, 32, 64, 128)
     config.model.convs = (1, 2, 2, 2)  # one convolution less on either side of the costly full resolution
     config.model.decoder_convs = (1, 2, 2)
+    if arg.network:  # vnet or segresnet: see jaxseg.config.network
+        config.model = network(arg.network)
     config.augment = "rotate_scale|brightness|gamma|mirror(axes=(2,))"
 
     config.optim.lr = 3e-3
@@ -37,9 +40,10 @@ def get_config(arg=None):
 
     if arg.debug:
         config.data.patch_size = (16, 16, 16)
-        config.model.features = (4, 8)
-        config.model.convs = (1, 1)
-        config.model.decoder_convs = (1,)
+        if not arg.network:
+            config.model.features = (4, 8)
+            config.model.convs = (1, 1)
+            config.model.decoder_convs = (1,)
         config.predict.tta = False
         config.train.total_minutes = None
         config.train.total_steps = 2

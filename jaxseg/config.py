@@ -8,6 +8,22 @@ from ml_collections import ConfigDict, config_dict
 
 from jaxseg.typing import UserError
 
+# Networks at a width that two CPU cores train in minutes, for configs that let their user choose; 2D unless they say.
+_SMALL_RESNET = {"backbone": "resnet18", "backbone_fields": {"width": 16}}
+NETWORKS: dict[str, dict] = {
+    "unet": {"features": (16, 32, 64, 128), "deep_supervision": False},
+    "attention_unet": {"features": (16, 32, 64, 128)},
+    "unetplusplus": {"features": (16, 32, 64, 128)},
+    "segnet": {"width": 16},
+    "fcn": {"width": 16, "fc_features": 256, "norm": "batch"},
+    "fcn_resnet": _SMALL_RESNET,
+    "deeplabv3": {**_SMALL_RESNET, "features": 64},
+    "deeplabv3plus": {**_SMALL_RESNET, "features": 64, "low_level_features": 16},
+    "fpn": {**_SMALL_RESNET, "features": 64, "segmentation_features": 32},
+    "vnet": {"ndim": 3, "features": (4, 8, 16, 32), "encoder_convs": (1, 1, 2, 3), "decoder_convs": (1, 1, 2)},
+    "segresnet": {"ndim": 3, "init_filters": 8},
+}
+
 optional = config_dict.placeholder  # a field that is unset until somebody sets it, but has its type from the start
 
 
@@ -19,6 +35,16 @@ def base_config() -> ConfigDict:
     config.model = ConfigDict({"name": "unet", "ndim": 3, "features": (16, 32, 64), "deep_supervision": True})
     config.loss = "auto"  # Dice + cross-entropy, softmax or (where the data names regions) sigmoid
     config.augment = "nnunet"
+    config.init = ConfigDict(
+        {
+            "path": optional(str),  # weights to start from: a workdir, a converted folder, .pth, .safetensors or .npz
+            "source": optional(str),  # whose names a file of weights has, such as torchvision:resnet18
+            "fields": ConfigDict(),  # of that network, where the file does not show them, such as encoder
+            "skip": "",  # pattern of parameters that start fresh: ^head (all but it), ^(?!backbone) (encoder only)
+            "stem": "sum",  # how the first layer is adapted to other channels: sum, repeat
+            "inflate": "centre",  # how 2D weights become 3D: centre, mean
+        }
+    )
     config.optim = ConfigDict(
         {
             "name": "adamw",  # sgd, adam, adamw, lamb
@@ -31,6 +57,9 @@ def base_config() -> ConfigDict:
             "clip_norm": 12.0,  # 0 turns clipping off
             "accumulate": 1,  # micro-batches a step; divides data.batch_size
             "ema": 0.0,  # decay of the running average of the weights; 0 turns it off
+            "freeze": "",  # pattern of parameters that stay as they are, such as ^backbone
+            "freeze_steps": 0,  # for how many steps; 0: to the end
+            "lr_factors": (),  # (pattern, factor) pairs, the first match counts: (("^backbone", 0.1),)
         }
     )
     config.train = ConfigDict(
@@ -44,6 +73,7 @@ def base_config() -> ConfigDict:
             "eval_cases": 0,  # how many held-out cases to score while training; 0: all
             "patience": 0,  # stop after so many evaluations without a better Dice; 0: never
             "dtype": "auto",  # compute type: bfloat16 on accelerators, float32 on CPU
+            "sync_batch_norm": False,  # batch statistics over all devices under pmap (a mesh always does so)
         }
     )
     config.predict = ConfigDict(
@@ -100,6 +130,7 @@ def _data() -> ConfigDict:
             "store": optional(str),  # where prepared cases lie; unset: WORKDIR/prepared
             "fold": "0",
             "folds": 5,
+            "train_cases": 0,  # train on so many cases of the training folds, drawn by seed; 0: all
             "split_kind": "nnunet",  # nnunet: its seeded shuffle, by subject; blocks: neighbours stay together
             "batch_size": 2,
             "patch_size": (64, 64, 64),  # 0 along an axis: the median case, at most 128 (3D) or 512 (2D)
@@ -111,6 +142,17 @@ def _data() -> ConfigDict:
             "workers": 2,
         }
     )
+
+
+def network(name: str) -> ConfigDict:
+    """Returns the `config.model` of a network at a width that a laptop trains in minutes.
+
+    Raises:
+      UserError: there is no such entry in NETWORKS.
+    """
+    if name not in NETWORKS:
+        raise UserError(f"There is no small network {name!r}; there are {', '.join(NETWORKS)}.")
+    return ConfigDict({"name": name, "ndim": 2, **NETWORKS[name]})
 
 
 def parse_arg(arg: str | None, **defaults) -> ConfigDict:
@@ -177,10 +219,27 @@ def _problems(config: ConfigDict) -> Iterator[str]:
         yield f"parallel.kind must be 'pmap' or 'mesh', got {config.parallel.kind!r}."
     if config.parallel.spatial > 1 and config.parallel.kind != "mesh":
         yield "parallel.spatial > 1 needs parallel.kind='mesh'."
-    try:
-        re.compile(config.optim.no_decay)
-    except re.error as error:
-        yield f"optim.no_decay is not a regular expression: {error}."
+    yield from _pattern_problems(config)
+    if config.init.path is None and (config.init.source is not None or config.init.skip):
+        yield "init.source and init.skip say how to read init.path, which is not set."
+    for field, known in (("stem", ("sum", "repeat")), ("inflate", ("centre", "mean"))):
+        if config.init[field] not in known:
+            yield f"init.{field} must be {' or '.join(known)}, got {config.init[field]!r}."
+
+
+def _pattern_problems(config: ConfigDict) -> Iterator[str]:
+    patterns = {"optim.no_decay": config.optim.no_decay, "optim.freeze": config.optim.freeze}
+    patterns["init.skip"] = config.init.skip
+    for pair in config.optim.lr_factors:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[1], float | int)):
+            yield f"optim.lr_factors takes pairs such as (('^backbone', 0.1),), got {pair!r}."
+        else:
+            patterns[f"optim.lr_factors {pair[0]!r}"] = pair[0]
+    for field, pattern in patterns.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield f"{field} is not a regular expression: {error}."
 
 
 def _data_problems(data: ConfigDict) -> Iterator[str]:
@@ -207,6 +266,7 @@ def _number_problems(config: ConfigDict) -> Iterator[str]:
     least = {
         "data.batch_size": 1,
         "data.folds": 2,
+        "data.train_cases": 0,
         "data.workers": 1,
         "optim.accumulate": 1,
         "train.ckpt_steps": 1,
@@ -215,6 +275,7 @@ def _number_problems(config: ConfigDict) -> Iterator[str]:
         "predict.batch_size": 1,
         "parallel.spatial": 1,
         "optim.lr": 0.0,
+        "optim.freeze_steps": 0,
         "optim.weight_decay": 0.0,
         "optim.clip_norm": 0.0,
     }

@@ -1,12 +1,15 @@
 """Configs: every file builds, every problem is told at once."""
 
 import importlib.util
+import math
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import registry
+from jaxseg import models, registry
 from jaxseg.typing import UserError
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -27,6 +30,33 @@ def test_every_config_is_valid(path, arg):
         config.data.name = "msd"
     configs.validate(config)
     assert f"python launch.py --config configs/{path.name}" in load(path).__doc__
+
+
+@pytest.mark.parametrize("name", configs.NETWORKS)
+def test_every_small_network_is_one_of_the_models(name):
+    fields = configs.network(name).to_dict()
+    model = models.create(fields.pop("name"), **fields)
+    image = jax.ShapeDtypeStruct((1, *(32,) * model.ndim, 1), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])) < 3_000_000
+
+
+def test_an_unknown_small_network_is_told():
+    with pytest.raises(UserError, match="no small network 'unett'; there are unet, "):
+        configs.network("unett")
+
+
+def test_problems_of_weights_and_rates_are_told():
+    config = configs.base_config()
+    config.data.name, config.train.total_steps = "msd", 1
+    config.init.skip, config.init.stem = "(", "first"
+    config.optim.lr_factors = (("^head", 2.0), ("(", 1.0), ("lonely",))
+    config.optim.freeze = "["
+    with pytest.raises(UserError) as caught:
+        configs.validate(config)
+    for text in ("init.path, which is not set", "init.stem must be sum or repeat", "init.skip is not a regular",
+                 "optim.freeze is not a regular", "lr_factors '(' is not a regular", "got ('lonely',)"):  # fmt: skip
+        assert text in str(caught.value)
 
 
 def test_all_problems_are_reported_together():

@@ -6,11 +6,34 @@ import numpy as np
 import pytest
 
 from jaxseg import losses, models, tasks
+from jaxseg.models.classifier import Classifier
 
+RESNET = {"blocks": (1, 1, 1, 1), "width": 4}
+ON_RESNET = {"backbone": "resnet18", "backbone_fields": RESNET}
 # One tiny variant a network, of each rank that it has; a new entry of the table must appear here.
 TINY = {
-    "unet": [{"ndim": 2, "features": (4, 8)}, {"ndim": 3, "features": (4, 8)}],
+    "attention_unet": [{"ndim": n, "features": (4, 8)} for n in (2, 3)],
+    "classifier": [{"ndim": 2, **ON_RESNET}],
+    "deeplabv3": [{"ndim": 2, **ON_RESNET, "features": 8, "auxiliary": True, "dropout": 0.0}],
+    "deeplabv3plus": [
+        {"ndim": 2, **ON_RESNET, "features": 8, "low_level_features": 4, "norm": "group4", "dropout": 0.0},
+        {"ndim": 3, **ON_RESNET, "features": 4, "norm": "group4", "dropout": 0.0, "separable": False, "rates": (2,)},
+    ],
+    "fcn": [{"ndim": 2, "width": 2, "fc_features": 4, "norm": "batch", "dropout": 0.0}],
+    "fcn_resnet": [{"ndim": 2, **ON_RESNET}],
+    "fpn": [{"ndim": 2, **ON_RESNET, "features": 8, "segmentation_features": 4, "segmentation_norm": "group4"}],
+    "monai_vnet": [{"ndim": 2, "features": (4, 8), "encoder_convs": (1, 1), "decoder_convs": (1,)}],
+    "residual_unet": [{"ndim": n, "features": (4, 8), "strides": (2,)} for n in (2, 3)],
+    "segnet": [{"ndim": 2, "convs": (1, 2), "width": 4}, {"ndim": 3, "convs": (1,), "width": 4}],
+    "segresnet": [{"ndim": n, "blocks_down": (1, 1), "blocks_up": (1,)} for n in (2, 3)],
+    "unet": [
+        {"ndim": 2, "features": (4, 8)},
+        {"ndim": 3, "features": (4, 8)},
+        {"ndim": 2, "encoder": "resnet18", "encoder_fields": RESNET, "features": (2, 2, 4, 4, 4)},
+    ],
     "unet2015": [{"ndim": 2, "features": (4, 8)}],
+    "unetplusplus": [{"ndim": n, "features": (4, 8, 8)} for n in (2, 3)],
+    "vnet": [{"ndim": n, "features": (4, 8), "encoder_convs": (1, 1), "decoder_convs": (1,)} for n in (2, 3)],
 }
 VARIANTS = [(name, fields) for name, variants in TINY.items() for fields in variants]
 CLASSES = 3
@@ -20,11 +43,19 @@ def test_every_network_is_covered():
     assert set(models.names()) == set(TINY)
 
 
-@pytest.fixture(params=VARIANTS, ids=lambda variant: f"{variant[0]}-{variant[1]['ndim']}d")
+def label_of(variant) -> str:
+    name, fields = variant
+    return f"{name}{'-encoder' if 'encoder' in fields else ''}-{fields['ndim']}d"
+
+
+@pytest.fixture(params=VARIANTS, ids=label_of)
 def variant(request):
     name, fields = request.param
-    shape = (2, 8, 12, 16, 1) if fields["ndim"] == 3 else (2, 8, 12, 1)
     model = models.create(name, num_classes=CLASSES, **fields)
+    size = (8, 12, 16)[: fields["ndim"]]
+    if any(length % step for length, step in zip(size, models.divisor(model))):
+        size = (32, 64)
+    shape = (2, *size, 1)
     image = jax.random.normal(jax.random.key(0), shape)
     return (
         name,
@@ -38,7 +69,8 @@ def variant(request):
 def test_logits_have_the_shape_and_type_that_all_rely_on(variant):
     _, _, model, image, variables = variant
     logits, aux = jax.jit(model.apply, static_argnames="train")(variables, image, train=False)
-    assert logits.shape == (*image.shape[:-1], CLASSES) and logits.dtype == jnp.float32 and isinstance(aux, dict)
+    space = () if isinstance(model, Classifier) else image.shape[1:-1]
+    assert logits.shape == (2, *space, CLASSES) and logits.dtype == jnp.float32 and isinstance(aux, dict)
     eager, _ = model.apply(variables, image, train=False)
     np.testing.assert_allclose(logits, eager, atol=1e-4)
     alone, _ = model.apply(variables, image[:1], train=False)
@@ -50,7 +82,9 @@ def test_gradients_are_finite_on_an_image_without_foreground(variant):
     loss = losses.from_string("dice_loss(ignore_background=True) + cross_entropy")
     task = tasks.semantic(model, loss, num_classes=CLASSES)
     params, extra = task.init(jax.random.key(2), image)
-    batch = {"image": image, "label": jnp.zeros(image.shape[:-1], jnp.int32)}
+    # a classifier has one label an image
+    labels = jnp.zeros(image.shape[:1] if isinstance(model, Classifier) else image.shape[:-1], jnp.int32)
+    batch = {"image": image, "label": labels}
 
     def value(own):
         return task.losses["model"]({"model": own}, extra, batch, jax.random.key(3))[0]

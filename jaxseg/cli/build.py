@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import losses, models, tasks
+from jaxseg import losses, models, tasks, transfer
 from jaxseg.data import augment, datasets, loader, preprocess, splits, store
 from jaxseg.train import optim, parallel
 from jaxseg.typing import DataSet, Task, UserError
@@ -94,9 +94,14 @@ def check_model(config: ConfigDict, known: Facts) -> None:
     augment.from_string(config.augment, patch_size=patch)
     shape = (1, *patch, len(known.channels))
     try:
-        jax.eval_shape(task(config, known).init, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32))
+        image = jax.ShapeDtypeStruct(shape, np.float32)
+        params, _ = jax.eval_shape(task(config, known).init, jax.random.key(0), image)
     except ValueError as error:
         raise UserError(f"data.patch_size {config.data.patch_size} does not fit the model: {error}") from error
+    patterns = [("optim.lr_factors", pattern) for pattern, _ in config.optim.lr_factors]
+    for field, pattern in [("optim.freeze", config.optim.freeze), *patterns]:
+        if pattern:
+            transfer.check_pattern(params["model"], pattern, field=field)
 
 
 def patch_size(config: ConfigDict, known: Facts, cases: Sequence[store.StoredCase]) -> tuple[int, ...]:
@@ -155,7 +160,15 @@ def loss_text(config: ConfigDict, known: Facts) -> str:
 def task(config: ConfigDict, known: Facts) -> Task:
     """Binds model and loss."""
     loss = losses.from_string(loss_text(config, known))
-    return tasks.semantic(model(config, known), loss, num_classes=len(known.classes), regions=known.regions)
+    bound = tasks.semantic(
+        model(config, known),
+        loss,
+        num_classes=len(known.classes),
+        regions=known.regions,
+        sync_batch_norm=config.train.sync_batch_norm,
+    )
+    for_good = config.optim.freeze and not config.optim.freeze_steps
+    return transfer.freeze(bound, config.optim.freeze) if for_good else bound
 
 
 def transforms(config: ConfigDict, known: Facts) -> Callable:
@@ -178,6 +191,7 @@ def optimizers(config: ConfigDict) -> dict:
             no_decay=options.no_decay,
             momentum=options.momentum,
             clip_norm=options.clip_norm,
+            last=optim.parameter_factors(options.lr_factors, freeze=options.freeze, freeze_steps=options.freeze_steps),
         )
     }
 
@@ -194,6 +208,14 @@ def split(config: ConfigDict, cases: Sequence) -> tuple[list, list]:
     kind = config.data.split_kind
     folds = splits.folds(names, subjects, n_folds=config.data.folds, kind=kind)
     train, held_out = splits.select(folds, fold=config.data.fold)
+    wanted = config.data.train_cases
+    if wanted > len(train):
+        raise UserError(
+            f"data.train_cases is {wanted}, but fold {config.data.fold} has {len(train)} cases to train on."
+        )
+    if wanted:
+        # The first of one shuffle: what 20 cases learn from, 50 learn from too.
+        train = tuple(train[i] for i in np.random.RandomState(config.seed).permutation(len(train))[:wanted])
     return [case for case in cases if case.name in set(train)], [case for case in cases if case.name in set(held_out)]
 
 
@@ -232,8 +254,8 @@ def output_pairs(known: Facts) -> tuple[tuple[int, int], ...]:
     if not known.regions:
         return known.flip_pairs
     places = {region: place for place, region in enumerate(known.regions)}
-    pairs = [(places.get((left,)), places.get((right,))) for left, right in known.flip_pairs]
-    return tuple(pair for pair in pairs if None not in pair)
+    pairs = [((left,), (right,)) for left, right in known.flip_pairs]
+    return tuple((places[left], places[right]) for left, right in pairs if left in places and right in places)
 
 
 def device_predict(apply: Callable, variables) -> Callable:

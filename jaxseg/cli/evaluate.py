@@ -58,7 +58,7 @@ def _cases(arguments: workdir.Arguments, trained: inference.Trained) -> tuple[li
         raise UserError(
             "--mode evaluate of a folder needs one --input (images) and --labels; without both: held-out cases."
         )
-    if arguments.inputs:
+    if arguments.inputs and arguments.labels:
         return _folder_cases(arguments.inputs[0], arguments.labels, trained)
     dataset = build.dataset(trained.config)
     wanted = set(trained.held_out)

@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -19,21 +20,29 @@ MODES = {
     "evaluate": "jaxseg.cli.evaluate:evaluate",
     "predict": "jaxseg.cli.predict:predict",
     "compare": "jaxseg.cli.compare:compare",
+    "convert": "jaxseg.cli.convert:convert",
     "report": "jaxseg.cli.evaluate:report",
 }
 NEEDS_CONFIG = ("run", "prepare", "train")
+NEEDS_NO_WORKDIR = ("compare", "convert")
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an optional :argument.", lock_config=True)
 MODE = flags.DEFINE_enum("mode", "run", list(MODES), "What to do; run prepares if needed, trains, evaluates, reports.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
-INPUT = flags.DEFINE_multi_string("input", [], "predict, evaluate: an image or a folder; compare: two workdirs.")
+INPUT = flags.DEFINE_multi_string(
+    "input", [], "predict, evaluate: an image or a folder; compare: two workdirs; convert: a file of weights."
+)
 OUTPUT = flags.DEFINE_string(
-    "output", None, "predict: the folder for masks; evaluate: another folder for scores; compare: a .svg or .png."
+    "output",
+    None,
+    "predict: folder for masks; evaluate: another folder for scores; compare: a .svg or .png; convert: a new folder.",
 )
 LABELS = flags.DEFINE_string("labels", None, "evaluate: folder of label files, named as the images of --input.")
 SET = flags.DEFINE_multi_string("set", [], "predict, evaluate: such as predict.tta=True, in place of the stored value.")
 AVERAGE = flags.DEFINE_multi_string("average", [], "predict, evaluate: further workdirs (folds) to average with.")
+SOURCE = flags.DEFINE_string("source", None, "convert: whose weights --input holds, such as torchvision:resnet18.")
+FIELD = flags.DEFINE_multi_string("field", [], "convert: such as encoder=resnet18, what the file does not show.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace masks that are already there.")
 
 
@@ -58,11 +67,17 @@ def _check_config_file() -> None:
     """A config that failed to load would raise at its first use only."""
     if not FLAGS["config"].present:
         return
-    path = pathlib.Path(FLAGS["config"].config_filename.split(":")[0])
+    path = _config_path()
     if not path.is_file():
         near = ", ".join(sorted(str(file) for file in path.parent.glob("*.py"))) if path.parent.is_dir() else ""
         raise UserError(f"--config {path}: there is no such file; {f'there are {near}' if near else 'check the path'}.")
     CONFIG.value.train  # noqa: B018
+
+
+def _config_path() -> pathlib.Path:
+    """The config file without its argument."""
+    filename = getattr(FLAGS["config"], "config_filename")  # noqa: B009 (config_flags' own kind of flag has it)
+    return pathlib.Path(filename.split(":")[0])
 
 
 def _sentence(error: Exception) -> str:
@@ -75,7 +90,7 @@ def _sentence(error: Exception) -> str:
     return text if isinstance(error, (UserError, flags.Error)) else f"The config cannot be read: {text}"
 
 
-def _fail(sentence: str) -> None:
+def _fail(sentence: str) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(2)
 
@@ -105,21 +120,23 @@ def _arguments() -> workdir.Arguments:
         raise UserError(f"--mode {MODE.value} needs --config, such as --config configs/quickstart.py.")
     folder = WORKDIR.value
     if folder is None and config is not None:
-        folder = str(pathlib.Path("runs") / pathlib.Path(FLAGS["config"].config_filename.split(":")[0]).stem)
-    if folder is None and MODE.value != "compare":
+        folder = str(pathlib.Path("runs") / _config_path().stem)
+    if folder is None and MODE.value not in NEEDS_NO_WORKDIR:
         raise UserError(f"--mode {MODE.value} needs --workdir, the folder of a finished run.")
     if folder is not None and config is None:
         config = workdir.stored_config(pathlib.Path(folder))
         for text in SET.value:
             _set(config, text)
     return workdir.Arguments(
-        config=config,
-        workdir=pathlib.Path(folder) if folder else None,
+        config=ConfigDict() if config is None else config,
+        workdir=pathlib.Path(folder or "."),
         inputs=tuple(INPUT.value),
         output=OUTPUT.value,
         labels=LABELS.value,
         overwrite=OVERWRITE.value,
         average=tuple(AVERAGE.value),
+        source=SOURCE.value,
+        fields=tuple(FIELD.value),
     )
 
 

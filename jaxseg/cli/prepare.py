@@ -39,14 +39,17 @@ def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str,
         )
     print(f"prepared {len(summary.written)} cases, {len(summary.skipped)} were up to date, in {target}")
     previous = workdir.record(folder) if (folder / workdir.RECORD).exists() else {}
-    kept = {name: previous[name] for name in ("created", "command", "split", "seconds") if name in previous}
+    kept = {name: previous[name] for name in ("created", "command", "split", "seconds", "init") if name in previous}
     cases = store.open(target)
     patch = build.patch_size(config, known, cases)
     record = workdir.save_record(
         folder,
         config,
         patch_size=patch,
-        **{"dataset": known._asdict(), "settings": settings._asdict(), "store": str(target), **kept},
+        dataset=known._asdict(),
+        settings=settings._asdict(),
+        store=str(target),
+        **kept,
     )
     config.data.patch_size = patch  # config.json keeps what the user wrote, the record beside it what it came to
     return dataset, record
@@ -75,7 +78,7 @@ def _settings(config: ConfigDict, dataset: DataSet, target: pathlib.Path) -> pre
         if spacing == "median":
             spacing = fingerprint.target_spacing(found["spacings"], found["shapes"])
     return preprocess.Settings(
-        spacing=None if spacing == "keep" else tuple(spacing),
+        spacing=None if isinstance(spacing, str) else tuple(spacing),  # "keep"
         normalize=normalize,
         statistics=statistics,
         crop=config.data.crop,

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import predict
-from jaxseg.cli import build, cache, prepare, workdir
+from jaxseg.cli import build, cache, initial, prepare, workdir
 from jaxseg.cli import evaluate as evaluation
 from jaxseg.data import prefetch, store
 from jaxseg.tasks.semantic import mean_dice
@@ -38,6 +38,8 @@ def train(arguments: workdir.Arguments) -> loop.Outcome:
     config, folder = arguments.config, arguments.workdir
     cache.enable()
     previous = workdir.begin(folder, config)
+    begun = any((folder / checkpoint.FOLDER).glob("[0-9]*"))
+    weights = None if begun else initial.read(config)  # before preparing, so that a wrong path is told at once
     _, record = prepare.ensure(config, folder)
     known = build.stored_facts(record)
     cases = store.open(build.store_folder(config, folder))
@@ -49,7 +51,7 @@ def train(arguments: workdir.Arguments) -> loop.Outcome:
     workdir.update_record(folder, split=names)
     checkpoints, began = checkpoint.Checkpoints(folder), time.monotonic()
     try:
-        outcome = _train(config, folder, known, training, held_out, checkpoints, previous)
+        outcome = _train(config, folder, known, training, held_out, checkpoints, previous, weights)
     finally:
         checkpoints.close()
         workdir.update_record(folder, seconds=record.get("seconds", 0.0) + time.monotonic() - began)
@@ -57,7 +59,7 @@ def train(arguments: workdir.Arguments) -> loop.Outcome:
     return outcome
 
 
-def _train(config, folder, known, training, held_out, checkpoints, previous) -> loop.Outcome:
+def _train(config, folder, known, training, held_out, checkpoints, previous, weights) -> loop.Outcome:
     task = build.task(config, known)
     optimizers = build.optimizers(config)
     key = jax.random.key(config.seed)
@@ -82,6 +84,10 @@ def _train(config, folder, known, training, held_out, checkpoints, previous) -> 
     if latest is not None:
         restored = checkpoints.restore(state, step=latest)
         state, metadata = restored.state, {**restored.metadata, "batch_size": config.data.batch_size}
+    elif weights is not None:
+        state, merged = initial.fill(config, state, weights)
+        print(f"weights of {config.init.path}: {merged}")
+        workdir.update_record(folder, init=str(merged))
     if latest is None or _duration(previous.get("config", {}).get("train")) != _duration(config.train):
         horizon = _horizon(config, training, step_fn, state, key, put, evaluate)
         state = state._replace(horizon=jnp.int32(horizon))

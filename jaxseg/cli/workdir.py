@@ -14,20 +14,22 @@ from jaxseg.typing import UserError
 
 RECORD = "config.json"
 # These may differ between the first and a later command on the same workdir; anything else makes another experiment.
-MAY_CHANGE = ("train.", "predict.", "evaluate.", "parallel.", "data.workers", "data.root", "data.store")
-FIXED = ("train.dtype",)
+MAY_CHANGE = ("train.", "predict.", "evaluate.", "parallel.", "data.workers", "data.root", "data.store", "init.path")
+FIXED = ("train.dtype", "train.sync_batch_norm")
 
 
 class Arguments(NamedTuple):
-    """The parsed command line."""
+    """The parsed command line; config and workdir are empty for the modes that need none (compare, convert)."""
 
-    config: ConfigDict | None
-    workdir: pathlib.Path | None
+    config: ConfigDict
+    workdir: pathlib.Path
     inputs: tuple[str, ...]
     output: str | None
     labels: str | None
     overwrite: bool
     average: tuple[str, ...] = ()
+    source: str | None = None
+    fields: tuple[str, ...] = ()
 
 
 def stored_config(workdir: pathlib.Path) -> ConfigDict:

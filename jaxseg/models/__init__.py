@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,9 +11,25 @@ from jaxseg import registry
 from jaxseg.typing import UserError
 
 MODELS = {
+    "attention_unet": "jaxseg.models.unet:attention_unet",
+    "classifier": "jaxseg.models.classifier:Classifier",
+    "deeplabv3": "jaxseg.models.deeplab:DeepLabV3",
+    "deeplabv3plus": "jaxseg.models.deeplab:DeepLabV3Plus",
+    "fcn": "jaxseg.models.fcn:FCN",
+    "fcn_resnet": "jaxseg.models.deeplab:FCNResNet",
+    "fpn": "jaxseg.models.fpn:FPN",
+    "monai_vnet": "jaxseg.models.vnet:monai_vnet",
+    "residual_unet": "jaxseg.models.residual_unet:ResidualUNet",
+    "segnet": "jaxseg.models.segnet:SegNet",
+    "segresnet": "jaxseg.models.segresnet:SegResNet",
     "unet": "jaxseg.models.unet:UNet",
     "unet2015": "jaxseg.models.unet:unet2015",
+    "unetplusplus": "jaxseg.models.unetplusplus:UNetPlusPlus",
+    "vnet": "jaxseg.models.vnet:VNet",
 }
+ON_BACKBONE = {
+    "unet": "jaxseg.models.encoder_unet:EncoderUNet"
+}  # with a field `encoder`, the same name is this network
 
 
 def names() -> tuple[str, ...]:
@@ -23,12 +40,14 @@ def names() -> tuple[str, ...]:
 def create(name: str, **fields: Any) -> nn.Module:
     """Makes the network called `name` (or an outside "package.module:attr"); `fields` are its dataclass fields.
 
-    Lists become tuples, so that fields may come from a config file.
+    Lists become tuples and dicts pairs, so that fields may come from a config file. With a field `encoder`, such as
+    "resnet18", "unet" is a U-Net on that backbone.
 
     Raises:
       UserError: there is no such network, or it has no such field (its fields are listed).
     """
-    maker = registry.resolve(name, MODELS, kind="model")
+    table = {**MODELS, **ON_BACKBONE} if fields.get("encoder") else MODELS
+    maker = registry.resolve(name, table, kind="model")
     kind = maker.func if isinstance(maker, functools.partial) else maker
     if dataclasses.is_dataclass(kind):
         known = [field.name for field in dataclasses.fields(kind) if field.name not in ("parent", "name")]
@@ -38,10 +57,30 @@ def create(name: str, **fields: Any) -> nn.Module:
     return maker(**{field: _frozen(value) for field, value in fields.items()})
 
 
+def describe(model: nn.Module) -> tuple[str, dict[str, Any]]:
+    """Returns (name, fields) with which `create` makes the same network again; fields at their default are left out.
+
+    Names are those of the table, or "package.module:Class" for a network from outside.
+    """
+    own = {field.name: field for field in dataclasses.fields(model) if field.name not in ("parent", "name")}
+    fields = {
+        name: getattr(model, name)
+        for name, field in own.items()
+        if getattr(model, name) != field.default and name != "dtype"
+    }
+    path = f"{type(model).__module__}:{type(model).__qualname__}"
+    known = {target: name for name, target in {**MODELS, **ON_BACKBONE}.items()}
+    if path in ON_BACKBONE.values():
+        fields["encoder"] = model.encoder  # the field that tells it from its namesake
+    return known.get(path, path), fields
+
+
 def divisor(model: nn.Module) -> tuple[int, ...]:
     """What the input's size must be divisible by, one number a spatial axis (ones where the model asks for nothing)."""
     return tuple(getattr(model, "divisor", (1,) * getattr(model, "ndim", 2)))
 
 
 def _frozen(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return tuple((key, _frozen(item)) for key, item in value.items())
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

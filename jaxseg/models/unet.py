@@ -41,6 +41,7 @@ class UNet(nn.Module):
       conv_bias: biases in the 3x3 convolutions.
       dropout: rate after the two lowest encoder levels when training (needs the "dropout" key).
       skip_first: concatenate (skip, up) as in 2015; nnU-Net's order is (up, skip).
+      attention: each skip passes a gate that the level below controls (Oktay et al. 2018).
       axis_name: mapped axis over whose devices batch norm averages.
       dtype: what is computed in; parameters and logits stay float32.
     """
@@ -63,6 +64,7 @@ class UNet(nn.Module):
     conv_bias: bool = True
     dropout: float = 0.0
     skip_first: bool = False
+    attention: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
@@ -120,6 +122,9 @@ class UNet(nn.Module):
 
     def _decode_level(self, x: Array, skip: Array, level: int, train: bool) -> Array:
         features, strides = self.features[level], self.level_strides[level + 1]
+        if self.attention:
+            gate = layers.AttentionGate(max(1, features // 2), strides, dtype=self.dtype, name=f"decoder_{level}_gate")
+            skip = gate(skip, x)
         x = self._up(x, features, strides, f"decoder_{level}_up")
         if self.padding == "valid":
             skip = layers.centre_crop(skip, x.shape[1:-1])
@@ -200,12 +205,11 @@ class UNet(nn.Module):
         for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise ValueError(f"UNet.{field} should be {' or '.join(known)}; it is {getattr(self, field)!r}.")
-        if image.ndim != self.ndim + 2:
+        layers.check_rank("UNet", image, self.ndim)
+        if self.padding == "valid" and (self.residual or self.deep_supervision or self.attention):
             raise ValueError(
-                f"A UNet with ndim={self.ndim} takes (B, *S, C), {self.ndim + 2} axes; it got {image.shape}."
+                "UNet with padding='valid' has no residual encoder, no deep supervision and no attention; use 'same'."
             )
-        if self.padding == "valid" and (self.residual or self.deep_supervision):
-            raise ValueError("UNet with padding='valid' has no residual encoder and no deep supervision; use 'same'.")
         for axis, (size, step) in enumerate(zip(image.shape[1:-1], self.divisor)):
             if self.output_length(size, axis) is None:
                 need = f"divisible by {step}" if self.padding == "same" else "that every valid level can halve"
@@ -237,6 +241,9 @@ class UNet(nn.Module):
             size -= decoder[level] * (kernels[level][axis] - 1)
         return size if size > 0 else None
 
+
+# Attention U-Net (Oktay et al. 2018), with batch norm and max-pooling as there.
+attention_unet = functools.partial(UNet, attention=True, norm="batch", activation="relu", downsample="max_pool")
 
 # The network of 2015: 31,030,658 parameters with one input channel and two classes.
 unet2015 = functools.partial(

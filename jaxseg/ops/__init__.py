@@ -4,7 +4,7 @@ from jaxseg.ops.components import connected_components
 from jaxseg.ops.conv import conv, conv_transpose
 from jaxseg.ops.distance import distance_transform
 from jaxseg.ops.morphology import border, close, dilate, erode, open
-from jaxseg.ops.pool import average_pool, max_pool
+from jaxseg.ops.pool import average_pool, max_pool, max_pool_indices, max_unpool
 from jaxseg.ops.resize import resize
 from jaxseg.ops.warp import affine_matrix, sample
 from jaxseg.ops.windows import gaussian_window
@@ -22,6 +22,8 @@ __all__ = [
     "erode",
     "gaussian_window",
     "max_pool",
+    "max_pool_indices",
+    "max_unpool",
     "open",
     "resize",
     "sample",

@@ -50,7 +50,8 @@ def conv(
       kernel: `(*k, C / groups, O)`.
       strides: one number, or one a spatial axis.
       padding: "same" is `dilation * (k - 1) // 2` on both sides at every stride (not XLA's SAME, which shifts strided
-        outputs); "valid" is none; else zeros on both sides: a number, a number an axis, or (before, after) an axis.
+        outputs); "tensorflow" is XLA's and TensorFlow's SAME (the size over the stride, rounded up; an odd zero at the
+        end); "valid" is none; else zeros on both sides: a number, a number an axis, or (before, after) an axis.
       dilation: distance of the kernel's taps, one number or one an axis.
       groups: number of channel groups; `groups == C` is a depthwise convolution.
 
@@ -64,34 +65,82 @@ def conv(
 
 
 def conv_transpose(
-    x: Float[Array, "B *S C"], kernel: Float[Array, "*k C O"], *, strides: int | Sequence[int]
+    x: Float[Array, "B *S C"],
+    kernel: Float[Array, "*k C O"],
+    *,
+    strides: int | Sequence[int],
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
 ) -> Float[Array, "B *T O"]:
-    """Transposed convolution whose kernel equals its stride, as PyTorch's `conv_transpose2d`, `conv_transpose3d` do.
+    """Transposed convolution, as PyTorch's `conv_transpose2d`, `conv_transpose3d` do, channels last.
 
-    Windows do not overlap, so this is one matrix product a voxel and depth-to-space: output `s * i + t` is
-    `x[i] @ kernel[t]`. PyTorch's weight `(C, O, *k)` becomes the kernel by moving its first two axes last, no flip.
+    Input `i` scatters `x[i] @ kernel[t]` to output `s * i + t - padding`. With kernel = stride, windows do not overlap:
+    one matrix product a voxel and depth-to-space. Longer kernels are cut into blocks of the stride's size: a
+    convolution over blocks, whose outputs are again sorted by depth-to-space, so that no zeros are multiplied.
+    PyTorch's weight `(C, O, *k)` becomes the kernel by moving its first two axes last, no flip.
+
+    Args:
+      x: batch of images.
+      kernel: `(*k, C, O)`.
+      strides: one number, or one a spatial axis.
+      padding: how much is cut off both ends of each axis.
+      output_padding: how much longer the far end becomes (below the stride).
 
     Raises:
-      ValueError: the kernel's size is not the stride, or the channels differ.
+      ValueError: the ranks or channels differ, the kernel is smaller than its stride, or nothing is left.
     """
     n = x.ndim - 2
     strides = _per_axis(strides, n, "strides")
-    if kernel.ndim != x.ndim or kernel.shape[:-2] != strides:
-        raise ValueError(f"conv_transpose needs a kernel of size {strides}, its strides; it got {kernel.shape[:-2]}.")
+    padding, output_padding = (_per_axis(value, n, "padding", least=0) for value in (padding, output_padding))
+    size = kernel.shape[:-2]
+    if kernel.ndim != x.ndim or any(k < s for k, s in zip(size, strides)):
+        raise ValueError(f"conv_transpose needs a kernel of at least {strides}, its strides; it got {size}.")
     if kernel.shape[-2] != x.shape[-1]:
         raise ValueError(f"The kernel takes {kernel.shape[-2]} channels, the image has {x.shape[-1]}.")
-    batch, *size, _ = x.shape
-    taps = jnp.moveaxis(kernel, -2, 0).reshape(x.shape[-1], -1)
-    y = jnp.dot(x, taps).reshape(batch, *size, *strides, kernel.shape[-1])
+    if any(extra >= s for extra, s in zip(output_padding, strides)):
+        raise ValueError(f"output_padding must be below the strides {strides}; it is {output_padding}.")
+    if size == strides:
+        y = _scatter(jnp.dot(x, _blocks(kernel, strides)[(0,) * n]), strides)
+    else:
+        blocks = _blocks(kernel, strides)  # (*k / s, C, s1 * s2 * O)
+        flipped = jnp.flip(blocks, axis=tuple(range(n)))
+        y = _scatter(conv(x, flipped, padding=[count - 1 for count in blocks.shape[:n]]), strides)
+    for axis, (length, k, s, p, extra) in enumerate(zip(x.shape[1:-1], size, strides, padding, output_padding), 1):
+        target = (length - 1) * s + k - 2 * p + extra
+        if target < 1:
+            raise ValueError(f"conv_transpose with padding {padding} leaves nothing of an image {x.shape[1:-1]}.")
+        missing = p + target - y.shape[axis]
+        if missing > 0:  # output_padding reaches beyond what any input scatters to
+            y = jnp.pad(y, [(0, missing if i == axis else 0) for i in range(y.ndim)])
+        y = lax.slice_in_dim(y, p, p + target, axis=axis)
+    return y
+
+
+def _blocks(kernel: Array, strides: tuple[int, ...]) -> Array:
+    """`(*k, C, O)` -> `(*blocks, C, s1 * s2 * O)`: the kernel in pieces of the stride's size, zeros at the far end."""
+    n = len(strides)
+    *size, channels, outputs = kernel.shape
+    counts = [-(-k // s) for k, s in zip(size, strides)]
+    kernel = jnp.pad(kernel, [(0, c * s - k) for c, s, k in zip(counts, strides, size)] + [(0, 0), (0, 0)])
+    kernel = kernel.reshape(*itertools.chain.from_iterable(zip(counts, strides)), channels, outputs)
+    kernel = kernel.transpose(*range(0, 2 * n, 2), 2 * n, *range(1, 2 * n, 2), 2 * n + 1)
+    return kernel.reshape(*counts, channels, -1)
+
+
+def _scatter(y: Array, strides: tuple[int, ...]) -> Array:
+    """Depth to space: `(B, S1, S2, s1 * s2 * O)` -> `(B, S1 * s1, S2 * s2, O)`."""
+    n = len(strides)
+    batch, *size, _ = y.shape
+    y = y.reshape(batch, *size, *strides, -1)
     interleaved = itertools.chain.from_iterable((1 + i, 1 + n + i) for i in range(n))
     y = y.transpose(0, *interleaved, 2 * n + 1)  # (B, S1, s1, S2, s2, ..., O)
-    return y.reshape(batch, *(length * stride for length, stride in zip(size, strides)), kernel.shape[-1])
+    return y.reshape(batch, *(length * stride for length, stride in zip(size, strides)), y.shape[-1])
 
 
-def _per_axis(value: int | Sequence[int], n: int, name: str) -> tuple[int, ...]:
+def _per_axis(value: int | Sequence[int], n: int, name: str, *, least: int = 1) -> tuple[int, ...]:
     values = (int(value),) * n if isinstance(value, int) else tuple(int(v) for v in value)
-    if len(values) != n or min(values) < 1:
-        raise ValueError(f"{name} should be one positive number or {n} of them; it is {value}.")
+    if len(values) != n or min(values) < least:
+        raise ValueError(f"{name} should be one number from {least} up, or {n} of them; it is {value}.")
     return values
 
 
@@ -102,12 +151,17 @@ def _pairs(padding, size: Sequence[int], dilation: Sequence[int]) -> Pairs:
     elif padding == "valid":
         padding = 0
     elif isinstance(padding, str):
-        raise ValueError(f"padding should be 'same', 'valid', numbers or pairs; it is {padding!r}.")
+        raise ValueError(f"padding should be 'same', 'tensorflow', 'valid', numbers or pairs; it is {padding!r}.")
     sides = [padding] * n if isinstance(padding, int) else list(padding)
     pairs = tuple((int(p), int(p)) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in sides)
     if len(pairs) != n or min(map(min, pairs)) < 0:
         raise ValueError(f"padding should be zero or more, one entry for each of {n} axes; it is {padding}.")
     return pairs
+
+
+def _tensorflow_pairs(size, kernel, strides, dilation) -> Pairs:
+    totals = [max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n) for n, k, s, d in zip(size, kernel, strides, dilation)]
+    return tuple((total // 2, total - total // 2) for total in totals)
 
 
 def _geometry(x, kernel, strides, padding, dilation, groups: int) -> Geometry:
@@ -122,9 +176,10 @@ def _geometry(x, kernel, strides, padding, dilation, groups: int) -> Geometry:
             f"A kernel {kernel.shape} in {groups} groups takes {kernel.shape[-2] * groups} channels and gives a "
             f"multiple of {groups}; the image has {x.shape[-1]} channels."
         )
-    dilation = _per_axis(dilation, n, "dilation")
-    pairs = _pairs(padding, kernel.shape[:-2], dilation)
-    geometry = Geometry(_per_axis(strides, n, "strides"), pairs, dilation, groups)
+    dilation, strides = _per_axis(dilation, n, "dilation"), _per_axis(strides, n, "strides")
+    if isinstance(padding, str) and padding == "tensorflow":
+        padding = _tensorflow_pairs(x.shape[1:-1], kernel.shape[:-2], strides, dilation)
+    geometry = Geometry(strides, _pairs(padding, kernel.shape[:-2], dilation), dilation, groups)
     if min(_output_size(x.shape[1:-1], kernel.shape[:-2], geometry)) < 1:
         raise ValueError(f"An image of size {x.shape[1:-1]} is smaller than the kernel {kernel.shape[:-2]} allows.")
     return geometry

@@ -18,11 +18,19 @@ def region_targets(labels: Int[Array, "B *S"], regions: Sequence[Sequence[int]])
 
 
 def semantic(
-    model, loss: LossFn, *, num_classes: int, regions: Sequence[Sequence[int]] | None = None, group: str = "model"
+    model,
+    loss: LossFn,
+    *,
+    num_classes: int,
+    regions: Sequence[Sequence[int]] | None = None,
+    group: str = "model",
+    auxiliary_weight: float = 0.5,
+    sync_batch_norm: bool = False,
 ) -> Task:
     """Binds a model whose call is `apply(variables, image, train=...) -> (logits, aux)` and a loss into a Task.
 
-    `aux["deep"]`, where a model has it, is supervised too, with nnU-Net's weights 1, 1/2, 1/4 ... 0.
+    `aux["deep"]`, where a model has it, is supervised too, with nnU-Net's weights 1, 1/2, 1/4 ... 0, and
+    `aux["auxiliary"]` with a weight of its own (torchvision: 0.5).
 
     Args:
       model: a Flax module; K = num_classes logits, or one a region.
@@ -30,6 +38,8 @@ def semantic(
       num_classes: classes with background; counts are (K, K) confusions of them.
       regions: None for softmax; else the class ids of each sigmoid region (pixels of no region are background).
       group: name of the one parameter group.
+      auxiliary_weight: of the loss of `aux["auxiliary"]`.
+      sync_batch_norm: batch norm takes its statistics over all devices of the mapped axis, not over each one's samples.
     """
     deep_loss = losses.deep_supervision(loss)
     targets_of = (lambda labels: region_targets(labels, regions)) if regions else (lambda labels: labels)
@@ -42,11 +52,15 @@ def semantic(
 
     def compute_loss(params, extra, batch, key, *, axis_name=None):
         variables = {"params": params[group], **extra[group]}
-        (logits, aux), updated = model.apply(
+        # The axis is known here only: the same config runs without one (jit, mesh).
+        network = model.clone(axis_name=axis_name) if sync_batch_norm and axis_name else model
+        (logits, aux), updated = network.apply(
             variables, batch["image"], train=True, mutable=list(extra[group]), rngs={"dropout": key}
         )
         targets = targets_of(batch["label"])
         value = deep_loss([logits, *aux.get("deep", ())], targets, axis_name=axis_name).mean()
+        if "auxiliary" in aux:
+            value = value + auxiliary_weight * loss(aux["auxiliary"], targets, axis_name=axis_name).mean()
         scores = activate(logits) if regions else logits
         return value, ({"counts": count(scores, batch["label"])}, {**extra, group: {**extra[group], **updated}})
 
@@ -83,7 +97,7 @@ def _region_counts(regions: Sequence[Sequence[int]]) -> Callable:
     return count
 
 
-def mean_dice(counts: Float[Array, "K K"] | Float[Array, "K 3"], *, regions: bool = False) -> float:
+def mean_dice(counts: Float[np.ndarray, "K K"] | Float[np.ndarray, "K 3"], *, regions: bool = False) -> float:
     """Returns the mean Dice of foreground classes (or regions) from host counts, without those absent from both."""
     counts = np.asarray(counts, np.float64)
     if regions:

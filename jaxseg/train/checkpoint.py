@@ -86,6 +86,18 @@ class Checkpoints:
         items = self._manager.restore(step, args=args)
         return Restored(items["state"], step, items["metadata"])
 
+    def read(self, step: int) -> dict[str, Any]:
+        """Returns a stored state as nested dicts, whatever model and devices it came from."""
+        stored = self._manager.item_metadata(step)["state"]
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            getattr(stored, "tree", stored),
+            is_leaf=lambda leaf: hasattr(leaf, "shape"),
+        )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        return self._manager.restore(step, args=args)["state"]
+
     def close(self) -> None:
         """Waits for the background writer."""
         self._manager.wait_until_finished()

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -59,18 +59,61 @@ def decay_mask(params: PyTree, *, no_decay: str) -> PyTree:
     pattern = re.compile(no_decay)
 
     def decays(path, _):
-        return not pattern.search("/".join(str(getattr(part, "key", part)) for part in path))
+        return not pattern.search(_name(path))
 
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
+def parameter_factors(
+    factors: Sequence[tuple[str, float]] = (), *, freeze: str = "", freeze_steps: int = 0
+) -> optax.GradientTransformation | None:
+    """Returns the last link of an optimiser: each parameter's own factor of the learning rate; None: all are 1.
+
+    Args:
+      factors: pairs of a pattern of paths ("^backbone/stage_1") and a factor; the first pattern that matches counts.
+      freeze: pattern of parameters that do not move, whatever their factor.
+      freeze_steps: how long; 0: to the end. Their moments are followed meanwhile, so that they start in step.
+    """
+    if not factors and not freeze:
+        return None
+    frozen = re.compile(freeze) if freeze else None
+    patterns = [(re.compile(pattern), str(float(factor))) for pattern, factor in factors]
+
+    def label(path, _) -> str:
+        name = _name(path)
+        own = next((factor for pattern, factor in patterns if pattern.search(name)), "1.0")
+        return f"frozen {own}" if frozen and frozen.search(name) else own
+
+    links: dict[str, optax.GradientTransformation] = {}
+    for factor in {"1.0", *(factor for _, factor in patterns)}:
+        scale = optax.scale(float(factor))
+        links[factor] = scale
+        later = optax.chain(scale, optax.scale_by_schedule(_after(freeze_steps)))
+        links[f"frozen {factor}"] = later if freeze_steps else optax.set_to_zero()
+    return optax.multi_transform(links, lambda params: jax.tree_util.tree_map_with_path(label, params))
+
+
+def _after(steps: int) -> Callable[[Array], Array]:
+    return lambda count: jnp.where(count < steps, 0.0, 1.0)
+
+
+def _name(path) -> str:
+    return "/".join(str(getattr(part, "key", part)) for part in path)
+
+
 def optimizer(
-    name: str, *, weight_decay: float, no_decay: str, momentum: float = 0.99, clip_norm: float = 0.0
+    name: str,
+    *,
+    weight_decay: float,
+    no_decay: str,
+    momentum: float = 0.99,
+    clip_norm: float = 0.0,
+    last: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
     """Returns the direction of descent, not yet scaled by the learning rate.
 
     `sgd` is Nesterov's with the decay inside the gradient (as PyTorch and nnU-Net have it), `adam` likewise; `adamw`
-    and `lamb` decay beside the gradient.
+    and `lamb` decay beside the gradient. `last` is applied to what comes out (see `parameter_factors`).
 
     Raises:
       UserError: an unknown name.
@@ -86,4 +129,4 @@ def optimizer(
     }
     if name not in chains:
         raise UserError(f"optim.name must be one of {', '.join(chains)}, got {name!r}.")
-    return optax.chain(*chains[name])
+    return optax.chain(*chains[name], *([] if last is None else [last]))

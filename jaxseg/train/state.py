@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree, UInt32
 
 from jaxseg.typing import Task
 
@@ -34,7 +35,7 @@ class State(NamedTuple):
 def create(
     key: PRNGKeyArray | UInt32[Array, "2"],
     task: Task,
-    image: Array,
+    image: Float[Array | np.ndarray, "B *S C"],
     optimizers: Mapping[str, optax.GradientTransformation],
     *,
     horizon: int,
@@ -50,6 +51,12 @@ def create(
         opt_state={group: optimizers[group].init(tree) for group, tree in params.items()},
         ema=jax.tree.map(jnp.copy, params) if ema else {},
     )
+
+
+def with_variables(state: State, params: dict[str, PyTree], extra: dict[str, PyTree]) -> State:
+    """Returns the state with other parameters and statistics of the same shapes; their running average starts there."""
+    params, extra = jax.tree.map(jnp.asarray, (params, extra))
+    return state._replace(params=params, extra=extra, ema=jax.tree.map(jnp.copy, params) if state.ema else {})
 
 
 def inference_variables(state: State) -> dict[str, PyTree]:

@@ -6,12 +6,33 @@ from typing import Any
 import numpy as np
 
 from jaxseg import registry
+from jaxseg.transfer.freeze import check_pattern, freeze
+from jaxseg.transfer.merge import Merged, adapt_channels, inflate_kernel, merge
+from jaxseg.transfer.read import read_weights
 from jaxseg.typing import UserError
 
+__all__ = [
+    "Merged", "adapt_channels", "check_pattern", "freeze", "from_torch", "inflate_kernel", "merge", "read_weights",
+]  # fmt: skip
+
 SOURCES = {
+    "efficientnet:lite0": "jaxseg.transfer.torchvision:classifier",
+    "monai:SegResNet": "jaxseg.transfer.monai:segresnet",
+    "monai:UNet": "jaxseg.transfer.monai:unet",
+    "monai:VNet": "jaxseg.transfer.monai:vnet",
     "nnunet:PlainConvUNet": "jaxseg.transfer.nnunet:plain",
     "nnunet:ResidualEncoderUNet": "jaxseg.transfer.nnunet:residual",
+    "smp:DeepLabV3Plus": "jaxseg.transfer.smp:deeplabv3plus",
+    "smp:FPN": "jaxseg.transfer.smp:fpn",
+    "smp:Unet": "jaxseg.transfer.smp:unet",
+    "torchvision:deeplabv3_resnet50": "jaxseg.transfer.torchvision:deeplabv3",
+    "torchvision:fcn_resnet50": "jaxseg.transfer.torchvision:fcn",
+    **{
+        f"torchvision:{name}": "jaxseg.transfer.torchvision:classifier"
+        for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "vgg16_bn")
+    },
 }
+CLASSIFIERS = {"efficientnet:lite0": "efficientnet_lite0"}  # the backbone where the source's name is not its own
 
 
 def from_torch(state_dict: Mapping[str, np.ndarray], source: str, **fields: Any) -> tuple[Any, dict]:
@@ -32,4 +53,6 @@ def from_torch(state_dict: Mapping[str, np.ndarray], source: str, **fields: Any)
     if source not in SOURCES:  # a source holds a colon, which the registry would take for an outside path
         raise UserError(f"There is no source of PyTorch weights named {source!r}; known: {', '.join(sorted(SOURCES))}.")
     convert = registry.resolve(source, SOURCES, kind="source of PyTorch weights")
+    if SOURCES[source].endswith(":classifier"):
+        fields |= {"backbone": CLASSIFIERS.get(source, source.split(":")[1]), "source": source}
     return convert(dict(state_dict), **fields)

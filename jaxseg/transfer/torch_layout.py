@@ -1,8 +1,10 @@
 """From PyTorch's names and layouts to ours: what every converter shares."""
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,6 +30,52 @@ def dense_kernel(weight: np.ndarray) -> np.ndarray:
     return weight.T
 
 
+def layout(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The function that brings a leaf of convolutions and normalisations into our layout."""
+    return conv_kernel if path[-1] == "kernel" else lambda array: array
+
+
+def require(state_dict: Mapping[str, np.ndarray], names: Iterable[str], source: str) -> None:
+    """Raises UserError unless the names by which a source is known are all there."""
+    missing = [name for name in names if name not in state_dict]
+    if missing:
+        raise UserError(
+            f"The state dict is not that of {source}: missing {some(missing)}; it has {some(list(state_dict))}."
+        )
+
+
+def channels(stem: np.ndarray, asked: int | None, source: str) -> int:
+    """Returns the number of input channels that the first convolution's weight `(O, I, *k)` shows.
+
+    Raises:
+      UserError: another number was asked for.
+    """
+    found = stem.shape[1]
+    if asked not in (None, found):
+        raise UserError(f"{source} has {found} input channels in the state dict; in_channels is {asked}.")
+    return found
+
+
+def convert(
+    model: Any,
+    state_dict: Mapping[str, np.ndarray],
+    *,
+    in_channels: int,
+    size: tuple[int, ...],
+    name_of: Callable[[Path], str],
+    layout_of: Callable[[Path], Callable[[np.ndarray], np.ndarray]] = layout,
+    source: str,
+) -> dict:
+    """Returns the model's variables, filled from a state dict; `size` is any image size that the model takes.
+
+    Raises:
+      UserError: as `fill`.
+    """
+    image = jax.ShapeDtypeStruct((1, *size, in_channels), jnp.float32)
+    expected = jax.eval_shape(model.init, jax.random.key(0), image)
+    return fill(expected, state_dict, name_of=name_of, layout_of=layout_of, source=source)
+
+
 def fill(
     expected: Mapping[str, Any],
     state_dict: Mapping[str, np.ndarray],
@@ -48,40 +96,54 @@ def fill(
     Raises:
       UserError: names are missing or unused, or a shape differs; both sides are listed.
     """
-    leaves = dict(_leaves(expected))
-    names = {path: name_of(path) for path in leaves}
+    wanted = dict(leaves(expected))
+    names = {path: name_of(path) for path in wanted}
     given = {name for name in state_dict if not name.endswith("num_batches_tracked")}
     missing, unused = sorted(set(names.values()) - given), sorted(given - set(names.values()))
     if missing or unused:
         raise UserError(
-            f"The state dict is not that of {source} with these fields: missing {_some(missing)}; "
-            f"unused {_some(unused)}; give the trained network's fields (features, kernels, strides, convs, blocks)."
+            f"The state dict is not that of {source} with these fields: missing {some(missing)}; "
+            f"unused {some(unused)}; give the trained network's fields (features, kernels, strides, convs, blocks)."
         )
     arrays = {path: np.asarray(layout_of(path)(np.asarray(state_dict[name]))) for path, name in names.items()}
     wrong = [
-        f"{names[path]} has {array.shape} for {tuple(leaves[path].shape)}"
+        f"{names[path]} has {array.shape} for {tuple(wanted[path].shape)}"
         for path, array in arrays.items()
-        if array.shape != tuple(leaves[path].shape)
+        if array.shape != tuple(wanted[path].shape)
     ]
     if wrong:
-        raise UserError(f"Shapes of {source} differ (theirs in our layout, then ours): {_some(wrong)}.")
+        raise UserError(f"Shapes of {source} differ (theirs in our layout, then ours): {some(wrong)}.")
     variables: dict = {}
     for path, array in arrays.items():
         branch = variables
         for part in path[:-1]:
             branch = branch.setdefault(part, {})
-        branch[path[-1]] = jnp.asarray(array, leaves[path].dtype)
+        branch[path[-1]] = jnp.asarray(array, wanted[path].dtype)
     return variables
 
 
-def _leaves(tree: Mapping[str, Any], path: Path = ()) -> Iterable[tuple[Path, Any]]:
+def leaves(tree: Mapping[str, Any], path: Path = ()) -> Iterable[tuple[Path, Any]]:
+    """Yields (path, array) of nested dicts."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, (*path, key))
+            yield from leaves(value, (*path, key))
         else:
             yield (*path, key), value
 
 
-def _some(names: list[str]) -> str:
+def numbers(pattern: str, layer: str) -> tuple[int, ...]:
+    """The numbers in a layer's name, such as (2, 0) of "decoder_2_conv_0".
+
+    Raises:
+      ValueError: the name is not of the pattern, so the converter does not know the network.
+    """
+    match = re.fullmatch(pattern, layer)
+    if match is None:
+        raise ValueError(f"The layer {layer!r} should be called like {pattern}.")
+    return tuple(int(number) for number in match.groups())
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of a list, for a message."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return (", ".join(names[:SHOWN]) or "nothing") + more

@@ -83,3 +83,44 @@ def test_mean_dice_by_hand():
     assert mean_dice(confusion) == pytest.approx(2 * 6 / (7 + 8))  # class 2 is on neither side
     assert mean_dice(np.array([[3.0, 1, 0], [0, 0, 0]]), regions=True) == pytest.approx(6 / 7)
     assert np.isnan(mean_dice(np.diag([5.0, 0, 0])))
+
+
+def test_batch_statistics_over_devices_on_request():
+    model = models.create("unet", features=(4, 8), norm="batch", convs=1, decoder_convs=1)
+    loss = losses.from_string("cross_entropy")
+    image = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
+    image = image.at[2:].add(3.0)  # the second device's images are brighter
+    batch = {"image": image, "label": jnp.ones((4, 8, 8), jnp.int32)}
+    alone = tasks.semantic(model, loss, num_classes=2)
+    params, extra = jax.jit(alone.init)(jax.random.key(1), image)
+
+    def statistics(task, axis_name=None):
+        def run(part):
+            _, (_, updated) = task.losses["model"](params, extra, part, jax.random.key(2), axis_name=axis_name)
+            return updated["model"]["batch_stats"]["encoder_0_conv_0"]["norm"]["var"]
+
+        if axis_name is None:
+            return jax.jit(run)(batch)
+        return jax.jit(jax.vmap(run, axis_name=axis_name))(jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), batch))
+
+    whole = statistics(alone)
+    together = statistics(tasks.semantic(model, loss, num_classes=2, sync_batch_norm=True), "batch")
+    np.testing.assert_allclose(together, jnp.stack([whole, whole]), rtol=1e-5)
+    apart = statistics(alone, "batch")
+    assert (apart.mean(0) < 0.99 * whole).all()  # between the devices' means lies variance that neither sees
+
+
+def test_an_auxiliary_head_adds_its_share():
+    fields = {"backbone": "resnet18", "backbone_fields": {"blocks": (1, 1, 1, 1), "width": 2}}
+    model = models.create("fcn_resnet", auxiliary=True, **fields)
+    image = jax.random.normal(jax.random.key(0), (2, 32, 32, 1))
+    batch = {"image": image, "label": jnp.ones((2, 32, 32), jnp.int32)}
+    loss = losses.from_string("cross_entropy")
+
+    def value(weight):
+        task = tasks.semantic(model, loss, num_classes=2, auxiliary_weight=weight)
+        params, extra = jax.jit(task.init)(jax.random.key(1), image)
+        return float(task.losses["model"](params, extra, batch, jax.random.key(2))[0])
+
+    none, half, whole = value(0.0), value(0.5), value(1.0)
+    assert whole > none and half == pytest.approx((none + whole) / 2, rel=1e-5)

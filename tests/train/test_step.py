@@ -136,3 +136,25 @@ def test_decay_mask_by_name():
     direction = optim.optimizer("sgd", weight_decay=0.5, no_decay=r"(bias|scale)$", momentum=0.0)
     updates, _ = direction.update(jax.tree.map(jnp.zeros_like, params), direction.init(params), params)
     assert float(optax.tree.norm(updates["norm"])) == 0 and float(updates["conv"]["kernel"][0]) == 0.5
+
+
+def test_each_parameter_has_its_own_factor():
+    params = {"backbone": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}, "head": {"kernel": jnp.ones(2)}}
+    gradients = jax.tree.map(jnp.ones_like, params)
+
+    def moves(steps=1, **options):
+        last = optim.parameter_factors(**options)
+        direction = optim.optimizer("adamw", weight_decay=0.5, no_decay="", last=last)
+        state = direction.init(params)
+        for _ in range(steps):
+            updates, state = direction.update(gradients, state, params)
+        return {layer: float(tree["kernel"][0]) for layer, tree in updates.items()}
+
+    full = pytest.approx(1.5, rel=1e-4)  # Adam's first step is 1, the decay 0.5
+    assert optim.parameter_factors() is None
+    assert moves() == {"backbone": full, "head": full}
+    assert moves(factors=(("^back", 0.1), ("^b", 0.5))) == {"backbone": pytest.approx(0.15, rel=1e-4), "head": full}
+    assert moves(freeze="^backbone") == {"backbone": 0.0, "head": full}
+    assert moves(2, freeze="^backbone", freeze_steps=2)["backbone"] == 0.0
+    later = moves(3, freeze="^backbone", freeze_steps=2, factors=(("", 0.5),))
+    assert later == {"backbone": pytest.approx(0.75, rel=1e-4), "head": pytest.approx(0.75, rel=1e-4)}

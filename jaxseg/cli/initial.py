@@ -1,0 +1,71 @@
+"""Weights to start a training from: another run's, a converted folder's, or a file's."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxseg import transfer
+from jaxseg.cli import workdir
+from jaxseg.train import checkpoint
+from jaxseg.train import state as states
+from jaxseg.transfer import stored
+from jaxseg.typing import UserError
+
+GROUP = "model"  # the one parameter group that weights from elsewhere fill
+
+
+def read(config: ConfigDict) -> dict[str, Any] | None:
+    """Returns `{"params": ..., "batch_stats": ...}` of what `init.path` names, or None where it is not set.
+
+    Raises:
+      UserError: it is not there, cannot be read, or is a file without `init.source`.
+    """
+    if config.init.path is None:
+        return None
+    path, source = pathlib.Path(config.init.path), config.init.source
+    if not path.exists():
+        raise UserError(f"init.path {path} is not there; name a workdir, a converted folder or a file of weights.")
+    if path.is_file():
+        if source is None:
+            known = ", ".join(sorted(transfer.SOURCES))
+            raise UserError(f"init.path {path} is a file: add init.source, whose names it has; one of {known}.")
+        _, variables = transfer.from_torch(transfer.read_weights(path), source, **config.init.fields)
+        return variables
+    if source is not None:
+        raise UserError(f"init.path {path} is a folder, which needs no init.source; leave that out.")
+    if (path / stored.MODEL).exists():
+        return stored.load(path)[1]
+    return _of_run(path)
+
+
+def fill(config: ConfigDict, state: states.State, variables: dict[str, Any]) -> tuple[states.State, transfer.Merged]:
+    """Puts weights into a fresh state and says what became of them.
+
+    Raises:
+      UserError: a shape differs, or nothing fits.
+    """
+    target = {"params": state.params[GROUP], **state.extra[GROUP]}
+    options = {name: config.init[name] for name in ("skip", "stem", "inflate")}
+    merged = transfer.merge(jax.tree.map(np.asarray, target), variables, **options)
+    params = dict(merged.variables)
+    own = params.pop("params")
+    filled = states.with_variables(state, {**state.params, GROUP: own}, {**state.extra, GROUP: params})
+    return filled, merged
+
+
+def _of_run(folder: pathlib.Path) -> dict[str, Any]:
+    """The weights that prediction would take: the best checkpoint's, averaged ones where training kept them."""
+    workdir.record(folder)
+    checkpoints = checkpoint.Checkpoints(folder)
+    try:
+        step = checkpoints.pick("best")
+        if step is None:
+            raise UserError(f"init.path {folder} holds no finished checkpoint; train it first, or name another.")
+        tree = checkpoints.read(step)
+    finally:
+        checkpoints.close()
+    params = tree.get("ema") or tree["params"]
+    return {"params": params[GROUP], **tree["extra"].get(GROUP, {})}

@@ -1,0 +1,127 @@
+"""Weights from elsewhere through the commands: convert, start from them, freeze, go on from another run."""
+
+import json
+
+import clinic
+import numpy as np
+import pytest
+
+from jaxseg.train import checkpoint
+from jaxseg.transfer import stored, torch_layout
+
+CONFIG = """
+from jaxseg.config import base_config, parse_arg
+
+def get_config(arg=None):
+    arg = parse_arg(arg, init="", skip="", freeze="", classes=3)
+    config = base_config()
+    config.data.name, config.data.root = "msd", {root!r}
+    config.data.folds, config.data.patch_size = 3, (8, 8, 8)
+    config.data.batch_size = 1
+    config.model = {{"name": "unet", "ndim": 3, "features": (8, 16, 32), "strides": (1, (1, 2, 2), 2)}}
+    config.model.kernels = ((1, 3, 3), (3, 3, 3), (3, 3, 3))
+    config.model.deep_supervision = True
+    config.augment = "mirror"
+    config.optim.warmup_steps = 0
+    config.train.total_steps = 2
+    config.train.eval_cases = 1
+    if arg.init:
+        config.init.path = arg.init
+    config.init.skip, config.optim.freeze = arg.skip, arg.freeze
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, golden, seeded):
+    """A data set, a config, and nnU-Net weights of that network, converted."""
+    folder = tmp_path_factory.mktemp("transfer")
+    clinic.msd(folder / "data")
+    (folder / "experiment.py").write_text(CONFIG.format(root=str(folder / "data")))
+    weights = seeded.state_dict(json.loads((golden / "nnunet_plain_3d.json").read_text()))
+    np.savez(folder / "weights.npz", **weights)
+    done = clinic.launch(
+        "--mode=convert", "--source=nnunet:PlainConvUNet", f"--input={folder / 'weights.npz'}",
+        "--field=strides=(1,(1,2,2),2)", f"--output={folder / 'converted'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "UNet with" in done.stdout and "use it with init.path" in done.stdout
+    return folder
+
+
+def train(place, name, *more, **arguments):
+    text = ",".join(f"{key}={value}" for key, value in arguments.items())
+    return clinic.launch(
+        "--mode=train", f"--config={place / 'experiment.py'}:{text}", f"--workdir={place / name}", *more
+    )
+
+
+def weights_of(workdir):
+    checkpoints = checkpoint.Checkpoints(workdir)
+    tree = checkpoints.read(checkpoints.pick("latest"))["params"]
+    checkpoints.close()
+    return dict(torch_layout.leaves(tree))
+
+
+def test_frozen_layers_keep_the_converted_numbers(place):
+    done = train(place, "first", init=place / "converted", freeze="^encoder")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "arrays taken over\n" in done.stdout  # all of them: nothing is initialised or left behind
+    _, variables = stored.load(place / "converted")
+    before, after = dict(torch_layout.leaves({"model": variables["params"]})), weights_of(place / "first")
+    assert before.keys() == after.keys()
+    for path, array in after.items():
+        if path[1].startswith("encoder"):
+            np.testing.assert_array_equal(array, before[path])
+        elif path[-1] == "kernel" and path[1] != "head_1":  # the lowest head's weight in the loss is 0
+            assert not np.array_equal(array, before[path]), path
+    assert "arrays taken over" in json.loads((place / "first" / "config.json").read_text())["init"]
+
+
+def test_a_run_goes_on_from_another_and_resumes_without_it(place):
+    if not (place / "first").exists():
+        train(place, "first", init=place / "converted", freeze="^encoder")
+    done = train(place, "second", init=place / "first", skip="^head")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "initialised head" in done.stdout and not done.stderr, done.stderr
+    # resumed from its own checkpoint: the source may be gone by then
+    again = train(place, "second", "--config.train.total_steps=3", init=place / "gone", skip="^head")
+    assert again.returncode == 0 and "resuming at step 2 of 3" in again.stdout, again.stdout + again.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"init": "nowhere"}, "init.path nowhere is not there"),
+        ({"init": "{place}/weights.npz"}, "is a file: add init.source"),
+        ({"init": "{place}/data"}, "is not the workdir of a run"),
+        ({"freeze": "^backbone"}, "optim.freeze '^backbone' matches no parameter"),
+        ({"freeze": "("}, "optim.freeze is not a regular expression"),
+        ({"skip": "^head"}, "init.source and init.skip say how to read init.path, which is not set"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(place, arguments, message):
+    given = {key: value.format(place=place) for key, value in arguments.items()}
+    done = train(place, "refused", **given)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not list((place / "refused").glob("checkpoints/*"))
+
+
+def test_convert_refuses_what_does_not_fit(place):
+    def convert(*flags):
+        done = clinic.launch("--mode=convert", *flags)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stdout + done.stderr
+        return done.stderr
+
+    file, new = f"--input={place / 'weights.npz'}", f"--output={place / 'new'}"
+    assert "needs --input FILE, --output DIR and --source" in convert(file, new)
+    assert "There is no source of PyTorch weights named 'x:y'" in convert(file, new, "--source=x:y")
+    assert "needs strides" in convert(file, new, "--source=nnunet:PlainConvUNet")
+    assert "NAME=VALUE" in convert(file, new, "--source=nnunet:PlainConvUNet", "--field=strides")
+    assert "missing conv1.weight" in convert(file, new, "--source=torchvision:resnet18")
+    assert "There is no file" in convert("--input=nowhere.pth", new, "--source=torchvision:resnet18")
+    full = f"--output={place / 'converted'}"
+    strides = ("--source=nnunet:PlainConvUNet", "--field=strides=(1,(1,2,2),2)")
+    assert "is not empty; name a new folder" in convert(file, full, *strides)
+    assert not (place / "new").exists()

@@ -3,7 +3,8 @@
     python launch.py --config configs/drive.py:network=unet --config.data.root=DIR
 
 `network` is unet, attention_unet, unetplusplus, segnet, fcn, fcn_resnet, deeplabv3, deeplabv3plus or fpn, at a width
-that two CPU cores train in minutes (jaxseg.config.NETWORKS). DIR is the official folder with training/. Scores and ROC areas count the field
+that two CPU cores train in minutes (jaxseg.config.NETWORKS). DIR is the official folder with training/. Scores and ROC
+areas count the field
 of view only.
 docs/networks.md has what was measured.
 """

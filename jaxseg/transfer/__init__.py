@@ -40,7 +40,8 @@ def from_torch(state_dict: Mapping[str, np.ndarray], source: str, **fields: Any)
 
     Args:
       state_dict: parameter name -> array.
-      source: whose names these are, such as "nnunet:PlainConvUNet".
+      source: whose names these are, such as "nnunet:PlainConvUNet"; or "package.module:function" from outside, which
+        takes the state dict and the fields and returns what this function returns.
       **fields: the network's fields; those that the state dict shows are optional (strides never show), and
         `in_channels` may be given as a check.
 
@@ -50,9 +51,13 @@ def from_torch(state_dict: Mapping[str, np.ndarray], source: str, **fields: Any)
     Raises:
       UserError: the source is unknown, a field is missing, or names or shapes do not match one to one.
     """
-    if source not in SOURCES:  # a source holds a colon, which the registry would take for an outside path
-        raise UserError(f"There is no source of PyTorch weights named {source!r}; known: {', '.join(sorted(SOURCES))}.")
-    convert = registry.resolve(source, SOURCES, kind="source of PyTorch weights")
-    if SOURCES[source].endswith(":classifier"):
+    # Ours hold a colon too: only a dotted module before it is an outside path.
+    if source not in SOURCES and "." not in source.partition(":")[0]:
+        raise UserError(
+            f"There is no source of weights named {source!r}; known: {', '.join(sorted(SOURCES))}, or "
+            "package.module:function of your own."
+        )
+    convert = registry.resolve(source, SOURCES, kind="source of weights")
+    if SOURCES.get(source, "").endswith(":classifier"):
         fields |= {"backbone": CLASSIFIERS.get(source, source.split(":")[1]), "source": source}
     return convert(dict(state_dict), **fields)

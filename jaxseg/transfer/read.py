@@ -5,6 +5,8 @@ and before 1.6 a row of pickles with the storages behind them.
 """
 
 import io
+import json
+import math
 import pathlib
 import pickle
 import re
@@ -17,7 +19,7 @@ import numpy as np
 from jaxseg.transfer import torch_pickle
 from jaxseg.typing import UserError
 
-FORMATS = "a PyTorch file (.pth, .pt, .th, .bin, .ckpt), a .safetensors or an .npz file"
+FORMATS = "a PyTorch file (.pth, .pt, .th, .bin, .ckpt), a .safetensors or .npz file or a TensorFlow.js model.json"
 CONTAINERS = ("state_dict", "model_state_dict", "model_state", "network_weights", "model", "net", "params")
 DEPTH = 3  # containers within containers; a dict may also hold itself, so there must be an end
 PREFIXES = ("module.", "_orig_mod.")  # of torch.nn.DataParallel and of torch.compile
@@ -33,7 +35,7 @@ SAFETENSORS = {
 
 
 def read_weights(path: Any) -> dict[str, np.ndarray]:
-    """Reads a file of named arrays: PyTorch's (new, old, or a plain pickle of numpy arrays), safetensors or npz.
+    """Reads a file of named arrays: PyTorch's (new, old, or a plain pickle of numpy arrays), safetensors, npz, TF.js.
 
     The content decides which format it is, not the name. A training checkpoint is searched for its state dict
     (`CONTAINERS`); what is no array of numbers is left out; `module.` or `_orig_mod.` is cut off where every name has
@@ -75,6 +77,8 @@ def _reader(path: pathlib.Path, data: bytes) -> Callable[[pathlib.Path, bytes], 
         return _read_zip
     if data[:1] == b"\x80":
         return _read_pickles
+    if data.lstrip()[:1] == b"{":
+        return _read_tensorflow_js
     raise UserError(f"{path} is of no format known here (it begins with {data[:8]!r}); give {FORMATS}.")
 
 
@@ -89,6 +93,32 @@ def _read_safetensors(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
             raise UserError(f"{path} holds {name} as {entry['dtype']}, which has no numpy type; save it as F32.")
         row = np.frombuffer(entry["data"], torch_pickle.DTYPES[SAFETENSORS[entry["dtype"]]])
         arrays[name] = torch_pickle.widened(row).reshape(entry["shape"])
+    return arrays
+
+
+def _read_tensorflow_js(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
+    """A layers model: JSON that lists arrays by name, shape and type in the order of the files of bytes beside it."""
+    content = json.loads(data)
+    if not isinstance(content, dict) or "weightsManifest" not in content:
+        raise UserError(f"{path} is JSON without a weightsManifest; expected {FORMATS}.")
+    arrays = {}
+    for group in content["weightsManifest"]:
+        files = [path.parent / pathlib.Path(name).name for name in group["paths"]]  # beside it, wherever they point
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise UserError(f"{path} names files of weights that are not beside it: {_some(missing)}; copy them there.")
+        raw, start = b"".join(file.read_bytes() for file in files), 0
+        for entry in group["weights"]:
+            if "quantization" in entry:
+                raise UserError(f"{path} holds {entry['name']} quantised; export the model without quantisation.")
+            dtype = torch_pickle.DTYPES[entry["dtype"]]
+            size = math.prod(entry["shape"]) * dtype.itemsize
+            if len(raw) - start < size:
+                raise UserError(
+                    f"{path} lists more numbers than {_some(file.name for file in files)} hold; copy them again."
+                )
+            arrays[entry["name"]] = np.frombuffer(raw[start : start + size], dtype).reshape(entry["shape"])
+            start += size
     return arrays
 
 

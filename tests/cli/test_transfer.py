@@ -116,7 +116,7 @@ def test_convert_refuses_what_does_not_fit(place):
 
     file, new = f"--input={place / 'weights.npz'}", f"--output={place / 'new'}"
     assert "needs --input FILE, --output DIR and --source" in convert(file, new)
-    assert "There is no source of PyTorch weights named 'x:y'" in convert(file, new, "--source=x:y")
+    assert "There is no source of weights named 'x:y'" in convert(file, new, "--source=x:y")
     assert "needs strides" in convert(file, new, "--source=nnunet:PlainConvUNet")
     assert "NAME=VALUE" in convert(file, new, "--source=nnunet:PlainConvUNet", "--field=strides")
     assert "missing conv1.weight" in convert(file, new, "--source=torchvision:resnet18")

@@ -127,7 +127,7 @@ def patch_size(config: ConfigDict, known: Facts, cases: Sequence[store.StoredCas
 
 def model(config: ConfigDict, known: Facts):
     """Returns the Flax module of the config, in the compute type that fits the device."""
-    fields = dict(config.model)
+    fields = config.model.to_dict()  # also what is nested in it, such as backbone_fields
     name = fields.pop("name")
     fields["num_classes"] = len(known.regions) if known.regions else len(known.classes)
     fields["dtype"] = compute_dtype(config)

@@ -32,7 +32,7 @@ def read(config: ConfigDict) -> dict[str, Any] | None:
         if source is None:
             known = ", ".join(sorted(transfer.SOURCES))
             raise UserError(f"init.path {path} is a file: add init.source, whose names it has; one of {known}.")
-        _, variables = transfer.from_torch(transfer.read_weights(path), source, **config.init.fields)
+        _, variables = transfer.from_torch(transfer.read_weights(path), source, **config.init.fields.to_dict())
         return variables
     if source is not None:
         raise UserError(f"init.path {path} is a folder, which needs no init.source; leave that out.")

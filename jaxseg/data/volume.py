@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, Shaped
 
 from jaxseg.typing import UserError, Volume
 
@@ -61,7 +61,7 @@ def _round(values: Any) -> tuple[float, ...]:
     return tuple(round(float(value), 4) for value in values)
 
 
-def as_image(data: Num[np.ndarray, "*S C"], *, path: Any) -> Num[np.ndarray, "*S C"]:
+def as_image(data: Shaped[np.ndarray, "*S C"], *, path: Any) -> Num[np.ndarray, "*S C"]:
     """Returns image values in a plain number type: integers as they are, every float as float32.
 
     Raises:

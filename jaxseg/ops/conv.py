@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -35,8 +36,8 @@ class Geometry(NamedTuple):
 
 
 def conv(
-    x: Float[Array, "B *S C"],
-    kernel: Float[Array, "*k I O"],
+    x: Float[Array | np.ndarray, "B *S C"],
+    kernel: Float[Array | np.ndarray, "*k I O"],
     *,
     strides: int | Sequence[int] = 1,
     padding: str | int | Sequence[int] | Sequence[tuple[int, int]] = "same",
@@ -58,6 +59,7 @@ def conv(
     Raises:
       ValueError: the ranks, channels or settings do not fit together.
     """
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     geometry = _geometry(x, kernel, strides, padding, dilation, groups)
     on_cpu = functools.partial(_conv_cpu, geometry=geometry)
     elsewhere = functools.partial(_conv_xla, geometry=geometry)
@@ -65,8 +67,8 @@ def conv(
 
 
 def conv_transpose(
-    x: Float[Array, "B *S C"],
-    kernel: Float[Array, "*k C O"],
+    x: Float[Array | np.ndarray, "B *S C"],
+    kernel: Float[Array | np.ndarray, "*k C O"],
     *,
     strides: int | Sequence[int],
     padding: int | Sequence[int] = 0,
@@ -89,6 +91,7 @@ def conv_transpose(
     Raises:
       ValueError: the ranks or channels differ, the kernel is smaller than its stride, or nothing is left.
     """
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     n = x.ndim - 2
     strides = _per_axis(strides, n, "strides")
     padding, output_padding = (_per_axis(value, n, "padding", least=0) for value in (padding, output_padding))

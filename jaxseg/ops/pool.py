@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, UInt8
 
@@ -13,7 +14,7 @@ MOST_TAPS = 255  # places in a window that an uint8 index can name
 
 
 def max_pool(
-    x: Float[Array, "B *S C"],
+    x: Float[Array | np.ndarray, "B *S C"],
     window: int | Sequence[int],
     *,
     strides: int | Sequence[int] | None = None,
@@ -33,6 +34,7 @@ def max_pool(
     Raises:
       ValueError: the windows do not divide the image's size, or none fits.
     """
+    x = jnp.asarray(x)
     if strides is None and padding == 0:
         return _pool(x, window, jnp.max)
     size = x.shape[1:-1]
@@ -57,7 +59,7 @@ def max_pool(
 
 
 def max_pool_indices(
-    x: Float[Array, "B *S C"], window: int | Sequence[int]
+    x: Float[Array | np.ndarray, "B *S C"], window: int | Sequence[int]
 ) -> tuple[Float[Array, "B *T C"], UInt8[Array, "B *T C"]]:
     """The largest value of each `window`, which is the stride too, and where in its window it stood.
 
@@ -70,14 +72,14 @@ def max_pool_indices(
     window = _dividing(window, x.shape[1:-1])
     if math.prod(window) > MOST_TAPS:
         raise ValueError(f"max_pool_indices takes windows of at most {MOST_TAPS} cells; {window} has more.")
-    cells = _cells(x, window)
+    cells = _cells(jnp.asarray(x), window)
     indices = jnp.argmax(cells, axis=-2)
     pooled = jnp.take_along_axis(cells, indices[..., None, :], axis=-2)[..., 0, :]
     return pooled, indices.astype(jnp.uint8)
 
 
 def max_unpool(
-    x: Float[Array, "B *T C"], indices: UInt8[Array, "B *T C"], window: int | Sequence[int]
+    x: Float[Array | np.ndarray, "B *T C"], indices: UInt8[Array | np.ndarray, "B *T C"], window: int | Sequence[int]
 ) -> Float[Array, "B *S C"]:
     """Puts each value where `max_pool_indices` had found its maximum, zeros elsewhere (SegNet's upsampling).
 
@@ -97,13 +99,13 @@ def max_unpool(
     return cells.reshape(batch, *(length * step for length, step in zip(size, window)), channels)
 
 
-def average_pool(x: Float[Array, "B *S C"], window: int | Sequence[int]) -> Float[Array, "B *T C"]:
+def average_pool(x: Float[Array | np.ndarray, "B *S C"], window: int | Sequence[int]) -> Float[Array, "B *T C"]:
     """The mean of each `window` (one number, or one an axis), which is the stride too; summed in float32.
 
     Raises:
       ValueError: the window does not divide the image's size.
     """
-    return _pool(x, window, _mean)
+    return _pool(jnp.asarray(x), window, _mean)
 
 
 def _mean(x: Array, axis: tuple[int, ...]) -> Array:

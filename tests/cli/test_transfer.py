@@ -125,3 +125,16 @@ def test_convert_refuses_what_does_not_fit(place):
     strides = ("--source=nnunet:PlainConvUNet", "--field=strides=(1,(1,2,2),2)")
     assert "is not empty; name a new folder" in convert(file, full, *strides)
     assert not (place / "new").exists()
+
+
+def test_fields_of_a_backbone_reach_it_from_a_config(place):
+    text = (place / "experiment.py").read_text()
+    start, end = text.index("    config.model ="), text.index("    config.augment")
+    model = """    config.model = {"name": "unet", "ndim": 3, "encoder": "resnet18", "features": (2, 2, 2)}
+    config.model.encoder_fields = {"blocks": (1, 1), "width": 4}
+"""
+    (place / "encoder.py").write_text(text[:start] + model + text[end:])
+    done = clinic.launch("--mode=train", f"--config={place / 'encoder.py'}", f"--workdir={place / 'encoder'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    stem = weights_of(place / "encoder")["model", "backbone", "stem", "conv", "kernel"]
+    assert stem.shape == (7, 7, 7, 1, 4)

@@ -164,12 +164,7 @@ class DeepLabV3(nn.Module):
         stages = _backbone(self)(image, train)
         x = _pyramid(self, False, False)(stages[32], train)
         x = layers.ConvBlock(self.features, (3,) * self.ndim, name="decoder_0", **_block(self))(x, train)
-        logits = ops.resize(layers.logits_head(x, self.num_classes, dtype=self.dtype), image.shape[1:-1])
-        aux = {"stages": stages}
-        if self.auxiliary:
-            head = FCNHead(self.num_classes, _block(self), name="auxiliary")
-            aux["auxiliary"] = ops.resize(head(stages[16], train), image.shape[1:-1])
-        return logits, aux
+        return _answer(self, layers.logits_head(x, self.num_classes, dtype=self.dtype), stages, image, train)
 
 
 class FCNResNet(nn.Module):
@@ -196,11 +191,7 @@ class FCNResNet(nn.Module):
         layers.check_rank("FCNResNet", image, self.ndim)
         stages = _backbone(self)(image, train)
         logits = FCNHead(self.num_classes, _block(self), name="classifier")(stages[32], train)
-        aux = {"stages": stages}
-        if self.auxiliary:
-            head = FCNHead(self.num_classes, _block(self), name="auxiliary")
-            aux["auxiliary"] = ops.resize(head(stages[16], train), image.shape[1:-1])
-        return ops.resize(logits, image.shape[1:-1]), aux
+        return _answer(self, logits, stages, image, train)
 
 
 class FCNHead(nn.Module):
@@ -216,26 +207,25 @@ class FCNHead(nn.Module):
         return layers.logits_head(x, self.num_classes, dtype=self.block["dtype"])
 
 
+def _answer(
+    network, logits: Array, stages: dict[int, Array], image: Array, train: bool
+) -> tuple[Array, dict[str, Any]]:
+    """Logits at the image's size, and those of an auxiliary head on stage 16 where the network has one."""
+    size = image.shape[1:-1]
+    aux: dict[str, Any] = {"stages": stages}
+    if network.auxiliary:
+        head = FCNHead(network.num_classes, _block(network), name="auxiliary")
+        aux["auxiliary"] = ops.resize(head(stages[16], train), size)
+    return ops.resize(logits, size), aux
+
+
 def _block(network) -> dict[str, Any]:
-    return {
-        "use_bias": False,
-        "norm": network.norm,
-        "activation": "relu",
-        "kernel_init": layers.he_normal(0.0),
-        "axis_name": network.axis_name,
-        "dtype": network.dtype,
-    }
+    return layers.block_fields(network, use_bias=False, activation="relu", kernel_init=layers.he_normal(0.0))
 
 
 def _backbone(network) -> nn.Module:
-    fields = {
-        "ndim": network.ndim,
-        "output_stride": network.output_stride,
-        "norm": network.norm,
-        "axis_name": network.axis_name,
-        "dtype": network.dtype,
-        **dict(network.backbone_fields),
-    }
+    fields = layers.block_fields(network, ndim=network.ndim, output_stride=network.output_stride)
+    fields |= dict(network.backbone_fields)
     return backbones.create(network.backbone, name="backbone", **fields)
 
 

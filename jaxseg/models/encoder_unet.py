@@ -65,7 +65,7 @@ class EncoderUNet(nn.Module):
         layers.check_divisible(f"A UNet on {self.encoder}", image, self.divisor)
         if self.upsample not in ("nearest", "linear"):
             raise ValueError(f"UNet.upsample should be nearest or linear with an encoder; it is {self.upsample!r}.")
-        common = {"norm": self.norm, "axis_name": self.axis_name, "dtype": self.dtype}
+        common = layers.block_fields(self)
         fields = {"ndim": self.ndim, **common, **dict(self.encoder_fields)}
         stages = backbones.create(self.encoder, name="backbone", **fields)(image, train)
         lowest = 2 ** len(self.features)

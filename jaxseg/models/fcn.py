@@ -100,13 +100,7 @@ class FCN(nn.Module):
         return self._crop(logits, image.shape[1:-1], offset).astype(jnp.float32), {"stages": stages}
 
     def _fully_connected(self, x: Array, train: bool) -> Array:
-        block = {
-            "norm": self.norm,
-            "activation": "relu",
-            "kernel_init": layers.he_normal(0.0),
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-        }
+        block = layers.block_fields(self, activation="relu", kernel_init=layers.he_normal(0.0))
         padding = "valid" if self.original_padding else "same"
         for name, kernel in (("fc6", 7), ("fc7", 1)):
             size = (kernel,) * self.ndim

@@ -384,3 +384,8 @@ class AttentionGate(nn.Module):
         met = nn.relu(theta(x) + Conv(self.features, ones, name="gate", **options)(gate))
         weight = nn.sigmoid(Conv(1, ones, name="psi", **options)(met).astype(jnp.float32))
         return x * ops.resize(weight, x.shape[1:-1]).astype(x.dtype)
+
+
+def block_fields(network: nn.Module, **own: Any) -> dict[str, Any]:
+    """The fields that all ConvBlocks of a network share: its normalisation, axis and compute type, and `own`."""
+    return {"norm": network.norm, "axis_name": network.axis_name, "dtype": network.dtype, **own}

@@ -52,7 +52,7 @@ class SegNet(nn.Module):
         """
         layers.check_rank("SegNet", image, self.ndim)
         layers.check_divisible("SegNet", image, self.divisor)
-        common = {"norm": self.norm, "axis_name": self.axis_name, "dtype": self.dtype}
+        common = layers.block_fields(self)
         stages = backbones.create(
             "vgg16_bn", convs=self.convs, width=self.width, ndim=self.ndim, name="backbone", **common
         )(image, train)

@@ -73,13 +73,7 @@ class UNetPlusPlus(nn.Module):
         return logits, {"deep": deep, "features": nodes[-1]}
 
     def _node(self, x: Array, level: int, column: int, train: bool) -> Array:
-        block = {
-            "norm": self.norm,
-            "activation": self.activation,
-            "kernel_init": layers.he_normal(0.0),
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-        }
+        block = layers.block_fields(self, activation=self.activation, kernel_init=layers.he_normal(0.0))
         for i in range(2):
             name = f"node_{level}_{column}_conv_{i}"
             x = layers.ConvBlock(self.features[level], (3,) * self.ndim, name=name, **block)(x, train)

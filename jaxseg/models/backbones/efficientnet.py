@@ -50,16 +50,14 @@ class EfficientNet(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B *S C"], train: bool = False) -> dict[int, Array]:
         backbones.check_output_stride(self.output_stride)
-        block = {
-            "use_bias": False,
-            "padding": "tensorflow",
-            "norm": self.norm,
-            "epsilon": EPSILON,
-            "activation": "relu6",
-            "kernel_init": layers.he_normal(0.0, fan_in=layers.fan_out),
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-        }
+        block = layers.block_fields(
+            self,
+            use_bias=False,
+            padding="tensorflow",
+            epsilon=EPSILON,
+            activation="relu6",
+            kernel_init=layers.he_normal(0.0, fan_in=layers.fan_out),
+        )
         x = image.astype(self.dtype)
         x = layers.ConvBlock(self.stem, (3,) * self.ndim, strides=2, name="stem", **block)(x, train)
         stages, nominal = {}, 2

@@ -48,14 +48,9 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B *S C"], train: bool = False) -> dict[int, Array]:
         backbones.check_output_stride(self.output_stride)
-        block = {
-            "use_bias": False,
-            "norm": self.norm,
-            "activation": "relu",
-            "kernel_init": layers.he_normal(0.0, fan_in=layers.fan_out),
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-        }
+        block = layers.block_fields(
+            self, use_bias=False, activation="relu", kernel_init=layers.he_normal(0.0, fan_in=layers.fan_out)
+        )
         x = layers.ConvBlock(self.width, (7,) * self.ndim, strides=2, name="stem", **block)(
             image.astype(self.dtype), train
         )

@@ -42,13 +42,7 @@ class VGG(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B *S C"], train: bool = False) -> dict[int, Array]:
         backbones.check_output_stride(self.output_stride)
-        block = {
-            "norm": self.norm,
-            "activation": "relu",
-            "kernel_init": layers.he_normal(0.0, fan_in=layers.fan_out),
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-        }
+        block = layers.block_fields(self, activation="relu", kernel_init=layers.he_normal(0.0, fan_in=layers.fan_out))
         x, stages = image.astype(self.dtype), {}
         for number, count in enumerate(self.convs, start=1):
             stride = 2 ** (number - 1)

@@ -51,14 +51,7 @@ class Xception(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B *S C"], train: bool = False) -> dict[int, Array]:
         backbones.check_output_stride(self.output_stride)
-        block = {
-            "norm": self.norm,
-            "epsilon": EPSILON,
-            "activation": "relu",
-            "kernel_init": layers.he_normal(0.0),
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-        }
+        block = layers.block_fields(self, epsilon=EPSILON, activation="relu", kernel_init=layers.he_normal(0.0))
         plain = {**block, "use_bias": False}
         threes = (3,) * self.ndim
         x = image.astype(self.dtype)

@@ -4,9 +4,8 @@
 
 `network` is unet, attention_unet, unetplusplus, segnet, fcn, fcn_resnet, deeplabv3, deeplabv3plus or fpn, at a width
 that two CPU cores train in minutes (jaxseg.config.NETWORKS). DIR is the official folder with training/. Scores and ROC
-areas count the field
-of view only.
-docs/networks.md has what was measured.
+areas count the field of view only.
+Nobody has published a score of this file; `python -m benchmarks.networks` makes the table.
 """
 
 from jaxseg.config import base_config, network, parse_arg

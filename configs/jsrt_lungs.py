@@ -4,7 +4,7 @@
 
 `network` is unet, attention_unet, unetplusplus, segnet, fcn, fcn_resnet, deeplabv3, deeplabv3plus or fpn, at a width
 that two CPU cores train in minutes (jaxseg.config.NETWORKS). DIR holds images/ and masks/ of equal names.
-docs/networks.md has what was measured.
+Nobody has published a score of this file; `python -m benchmarks.networks` makes the table.
 """
 
 from jaxseg.config import base_config, network, parse_arg

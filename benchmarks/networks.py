@@ -58,7 +58,7 @@ def scores(workdir: pathlib.Path, name: str) -> str:
     """Dice with its interval, and the ROC area where the run has one."""
     found = json.loads((workdir / "evaluation" / "summary.json").read_text())["classes"][name]
     dice = found["dice"]
-    area = found.get("roc_auc", {}).get("mean")
+    area = found.get("roc_area", {}).get("mean")
     text = f"{dice['mean']:.3f} ({dice['low']:.3f} to {dice['high']:.3f})"
     return text if area is None else f"{text}, ROC area {area:.3f}"
 

@@ -53,11 +53,49 @@ class Case(NamedTuple):
     roi: str | None = None
 
 
+class Instances(NamedTuple):
+    """The objects of one image on the host, one row an object; masks may overlap and cost little memory.
+
+    Attributes:
+      masks: COCO run-length encodings, each `{"size": [H, W], "counts": bytes}`, as pycocotools makes them.
+      labels: `(N,)` class ids, 1 and above.
+      scores: `(N,)` from 0 to 1; 1 for the truth.
+      crowd: `(N,)` regions whose objects are not told apart: what is found in them counts neither way.
+      boxes: `(N, 4)` xyxy in pixels (pixel i covers `[i, i + 1)`), or None: the masks' own.
+    """
+
+    masks: tuple[dict[str, Any], ...]
+    labels: np.ndarray
+    scores: np.ndarray
+    crowd: np.ndarray
+    boxes: np.ndarray | None = None
+
+
+class Objects(NamedTuple):
+    """What the values of an object map mean: each value stands for the set of objects that cover the pixel.
+
+    So overlapping objects share one integer map `(H, W)`, which crops, flips and warps (nearest) as a label map does.
+
+    Attributes:
+      classes: `(N,)` int32, class ids of the objects, 1 and above.
+      crowd: `(N,)` bool.
+      members: `(V, L)` int32: row v lists the objects (numbered from 1, 0 fills up) at pixels of value v; row 0: none.
+    """
+
+    classes: np.ndarray
+    crowd: np.ndarray
+    members: np.ndarray
+
+
 class Sample(NamedTuple):
-    """One case in memory: image `(*S, C)`, label `(*S)` int16 class ids with IGNORE, or None."""
+    """One case in memory: image `(*S, C)`, label `(*S)` int16 class ids with IGNORE, or None.
+
+    With `objects`, the label is their object map instead (and still holds IGNORE where nothing counts).
+    """
 
     image: Volume
     label: Volume | None
+    objects: Objects | None = None
 
 
 class DataSet(NamedTuple):

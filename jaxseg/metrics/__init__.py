@@ -9,6 +9,7 @@ What each metric is where a mask is empty (P predicted, T true; "absent" is empt
 | hausdorff, hausdorff95, assd    | NaN                | inf                 | inf                 |
 | surface_dice                    | NaN                | 0                   | 0                   |
 | lesion f1, precision, recall    | NaN                | 0                   | 0                   |
+| instance f1, pq, aji, dsb_score | NaN                | 0                   | 0                   |
 
 `aggregate` leaves NaN out of means and counts it in n_excluded; it counts infinite distances in n_infinite, keeps them
 out of means and within medians. So a missed or an invented object is never dropped silently.
@@ -20,7 +21,17 @@ from jaxseg.metrics.aggregate import aggregate, bootstrap_interval, summarise
 from jaxseg.metrics.cases import case_rows
 from jaxseg.metrics.compare import compare
 from jaxseg.metrics.curves import precision_recall_area, precision_recall_curve, roc_area, roc_curve
-from jaxseg.metrics.detection import coco_average_precision, mask_boxes
+from jaxseg.metrics.detection import average_precision_at, coco_average_precision, mask_boxes
+from jaxseg.metrics.instances import (
+    aggregated_jaccard,
+    dsb_score,
+    f1_at,
+    instance_counts,
+    instance_rows,
+    panoptic_quality,
+    precision_at,
+    recall_at,
+)
 from jaxseg.metrics.lesion import lesion_f1, lesion_scores
 from jaxseg.metrics.overlap import (
     confusion,
@@ -63,6 +74,10 @@ TABLE = {
     "roc_area": "jaxseg.metrics.curves:roc_area",
     "precision_recall_area": "jaxseg.metrics.curves:precision_recall_area",
     "coco_average_precision": "jaxseg.metrics.detection:coco_average_precision",
+    "average_precision_at": "jaxseg.metrics.detection:average_precision_at",
+    "dsb_score": "jaxseg.metrics.instances:dsb_score",
+    "panoptic_quality": "jaxseg.metrics.instances:panoptic_quality",
+    "aggregated_jaccard": "jaxseg.metrics.instances:aggregated_jaccard",
 }
 
 
@@ -78,6 +93,8 @@ def from_string(text: str) -> Callable:
 
 __all__ = [
     "aggregate",
+    "aggregated_jaccard",
+    "average_precision_at",
     "average_surface_distance",
     "bootstrap_interval",
     "case_rows",
@@ -91,20 +108,27 @@ __all__ = [
     "counts_to_recall",
     "counts_to_specificity",
     "dice",
+    "dsb_score",
+    "f1_at",
     "from_string",
     "hausdorff",
     "hausdorff95",
+    "instance_counts",
+    "instance_rows",
     "iou",
     "lesion_f1",
     "lesion_scores",
     "mask_boxes",
     "mean_distance",
     "names",
+    "panoptic_quality",
     "percentile_distance",
     "precision",
+    "precision_at",
     "precision_recall_area",
     "precision_recall_curve",
     "recall",
+    "recall_at",
     "region_confusion",
     "roc_area",
     "roc_curve",

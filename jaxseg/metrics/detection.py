@@ -1,8 +1,9 @@
-"""COCO average precision and recall of instances, boxes or masks. Host numpy, float64; the semantics of pycocotools.
+"""COCO average precision and recall of instances, boxes or masks (arrays or run lengths). Host numpy, float64.
 
-Every image's detections are matched greedily by falling score, at ten thresholds of intersection over union. Crowd
-objects and objects outside the size range are ignored: what matches them counts neither way. Precision is made
-non-increasing, sampled at 101 recalls and averaged over thresholds and over classes that have objects.
+The semantics are those of pycocotools. Every image's detections are matched greedily by falling score, at ten
+thresholds of intersection over union. Crowd objects and objects outside the size range are ignored: what matches them
+counts neither way. Precision is made non-increasing, sampled at 101 recalls and averaged over thresholds and over
+classes that have objects.
 Source: Lin et al., ECCV 2014; methods.md, section 12.
 """
 
@@ -12,11 +13,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jaxseg.ops import run_length
+from jaxseg.typing import Instances
+
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST = (1, 10, 100)  # detections kept an image and class
 SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-Image = Mapping[str, Any]
+Image = Mapping[str, Any] | Instances
+Entries = Mapping[str, Any]
 
 
 class _Matches(NamedTuple):
@@ -44,21 +49,19 @@ def coco_average_precision(
     """Returns the twelve COCO figures: AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl; -1 without any object.
 
     Args:
-      predictions: one dict an image: "scores" `(N,)`, "labels" `(N,)`, and "boxes" `(N, 4)` xyxy in pixels (pixel i
-        covers `[i, i + 1)`) or "masks" `(N, H, W)` bool. With kind="box" and no boxes, the masks' own are taken.
-      truths: one dict an image, in the same order: "labels", "boxes" or "masks" likewise, and optionally "crowd" `(N,)`
-        bool and "area" `(N,)` in pixels, the size that small, medium and large go by (default: of the mask or the box).
+      predictions: one `Instances` an image, or one dict: "scores" `(N,)`, "labels" `(N,)`, and "boxes" `(N, 4)` xyxy
+        in pixels (pixel i covers `[i, i + 1)`) or "masks" `(N, H, W)` bool. With kind="box" and no boxes, the masks'
+        own are taken.
+      truths: one `Instances` an image in the same order, or one dict: "labels", "boxes" or "masks" likewise, and
+        optionally "crowd" `(N,)` bool and "area" `(N,)` in pixels, the size that small, medium and large go by
+        (default: of the mask or the box).
       kind: what overlaps are taken of.
 
     Raises:
       ValueError: the lists have different lengths, or an entry is missing or of the wrong length.
     """
-    if kind not in ("mask", "box"):
-        raise ValueError(f'kind should be "mask" or "box", not {kind!r}.')
-    if len(predictions) != len(truths):
-        raise ValueError(f"There should be one prediction an image: {len(predictions)} for {len(truths)} truths.")
-    pairs = _pairs(predictions, truths, kind)
-    figures = {size: _figures(pairs, limits) for size, limits in SIZES.items()}
+    pairs = _pairs(predictions, truths, kind, MOST[-1])
+    figures = {size: _figures(pairs, limits, THRESHOLDS, MOST) for size, limits in SIZES.items()}
     precisions, recalls = figures["all"]
     result = {
         "AP": _mean(precisions),
@@ -72,14 +75,47 @@ def coco_average_precision(
     return result | {f"AR{size[0]}": _mean(figures[size][1][:, -1]) for size in ("small", "medium", "large")}
 
 
+def average_precision_at(
+    predictions: Sequence[Image],
+    truths: Sequence[Image],
+    *,
+    threshold: float = 0.5,
+    kind: Literal["mask", "box"] = "mask",
+    most: int | None = MOST[-1],
+) -> float:
+    """Returns the average precision at one overlap (101 recalls), the mean over classes; -1 without any object.
+
+    Args:
+      predictions, truths, kind: as in `coco_average_precision`.
+      threshold: least intersection over union of a match, above 0.
+      most: detections kept an image and class, those of the highest scores; COCO's 100 caps the recall of images with
+        more objects. None: all.
+
+    Raises:
+      ValueError: as `coco_average_precision`; or an option is out of range.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold should lie above 0 and at most at 1, not at {threshold}.")
+    if most is not None and most < 1:
+        raise ValueError(f"most should be 1 or more, or None for all, not {most}.")
+    pairs = _pairs(predictions, truths, kind, most)
+    return _mean(_figures(pairs, SIZES["all"], np.array([threshold]), (most,))[0])
+
+
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else -1.0
 
 
-def _pairs(predictions: Sequence[Image], truths: Sequence[Image], kind: str) -> dict[int, list[_Pair]]:
-    """Returns by class (of the truth) the images in which it was predicted or is present."""
+def _pairs(
+    predictions: Sequence[Image], truths: Sequence[Image], kind: str, most: int | None
+) -> dict[int, list[_Pair]]:
+    """Returns by class the images in which it was predicted or is present; `most` detections an image."""
+    if kind not in ("mask", "box"):
+        raise ValueError(f'kind should be "mask" or "box", not {kind!r}.')
+    if len(predictions) != len(truths):
+        raise ValueError(f"There should be one prediction an image: {len(predictions)} for {len(truths)} truths.")
     pairs: dict[int, list[_Pair]] = {}
-    for number, (pred, true) in enumerate(zip(predictions, truths)):
+    for number, (pred, true) in enumerate(zip(map(_entries, predictions), map(_entries, truths))):
         for name, image, keys in (("prediction", pred, ("labels", "scores")), ("truth", true, ("labels",))):
             _check(image, keys, kind, f"{name} {number}")
         pred_labels, true_labels = np.asarray(pred["labels"]), np.asarray(true["labels"])
@@ -87,7 +123,7 @@ def _pairs(predictions: Sequence[Image], truths: Sequence[Image], kind: str) -> 
         scores = np.asarray(pred["scores"], np.float64)
         for label in np.union1d(pred_labels, true_labels):
             chosen, objects = np.flatnonzero(pred_labels == label), np.flatnonzero(true_labels == label)
-            chosen = chosen[np.argsort(-scores[chosen], kind="stable")][: MOST[-1]]
+            chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:most]
             overlaps, areas, true_areas = _overlap(pred, true, chosen, objects, crowd[objects], kind)
             if "area" in true:
                 true_areas = np.asarray(true["area"], np.float64)[objects]
@@ -96,7 +132,13 @@ def _pairs(predictions: Sequence[Image], truths: Sequence[Image], kind: str) -> 
     return pairs
 
 
-def _check(image: Image, keys: tuple[str, ...], kind: str, where: str) -> None:
+def _entries(image: Image) -> Entries:
+    if not isinstance(image, Instances):
+        return image
+    return {key: value for key, value in image._asdict().items() if value is not None}
+
+
+def _check(image: Entries, keys: tuple[str, ...], kind: str, where: str) -> None:
     shapes = ("masks",) if kind == "mask" else ("boxes", "masks")
     found = [key for key in shapes if image.get(key) is not None]
     missing = [key for key in keys if key not in image]
@@ -109,9 +151,11 @@ def _check(image: Image, keys: tuple[str, ...], kind: str, where: str) -> None:
 
 
 def _overlap(
-    pred: Image, true: Image, chosen: np.ndarray, objects: np.ndarray, crowd: np.ndarray, kind: str
+    pred: Entries, true: Entries, chosen: np.ndarray, objects: np.ndarray, crowd: np.ndarray, kind: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the overlaps (D, G) and both sides' areas; over a crowd, of the detection's own area only."""
+    if kind == "mask" and (_is_encoded(pred) or _is_encoded(true)):
+        return _encoded_overlap(_encoded(pred, chosen), _encoded(true, objects), crowd)
     if kind == "mask":
         shared, areas, true_areas = _shared_mask(_masks(pred, chosen), _masks(true, objects))
     else:
@@ -120,14 +164,35 @@ def _overlap(
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0), areas, true_areas
 
 
-def _masks(image: Image, rows: np.ndarray) -> Bool[np.ndarray, "N P"]:
+def _is_encoded(image: Entries) -> bool:
+    """Whether the masks are run lengths; without any it makes no difference."""
+    return len(image["masks"]) > 0 and isinstance(image["masks"][0], Mapping)
+
+
+def _encoded(image: Entries, rows: np.ndarray) -> list[run_length.RunLength]:
+    masks = image["masks"]
+    return [masks[row] if _is_encoded(image) else run_length.encode(np.asarray(masks[row], bool)) for row in rows]
+
+
+def _encoded_overlap(
+    pred: list[run_length.RunLength], true: list[run_length.RunLength], crowd: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    sizes = {tuple(mask["size"]) for mask in (*pred, *true)}
+    if len(sizes) > 1:
+        raise ValueError(f"Masks of an image should have one size; these have {sorted(sizes)}.")
+    return run_length.overlaps(pred, true, crowd=crowd), run_length.areas(pred), run_length.areas(true)
+
+
+def _masks(image: Entries, rows: np.ndarray) -> Bool[np.ndarray, "N P"]:
     masks = np.asarray(image["masks"], bool)
     return masks[rows].reshape(len(rows), int(np.prod(masks.shape[1:])))
 
 
-def _boxes(image: Image, rows: np.ndarray) -> Float[np.ndarray, "N 4"]:
+def _boxes(image: Entries, rows: np.ndarray) -> Float[np.ndarray, "N 4"]:
     if image.get("boxes") is not None:
         return np.asarray(image["boxes"], np.float64).reshape(-1, 4)[rows]
+    if _is_encoded(image) or not len(image["masks"]):
+        return run_length.boxes(_encoded(image, rows))
     return mask_boxes(np.asarray(image["masks"], bool)[rows])
 
 
@@ -158,16 +223,16 @@ def _shared_box(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndar
     return shared, np.prod(pred[:, 2:] - pred[:, :2], axis=-1), np.prod(true[:, 2:] - true[:, :2], axis=-1)
 
 
-def _match(pair: _Pair, limits: tuple[float, float]) -> _Matches:
+def _match(pair: _Pair, limits: tuple[float, float], thresholds: Float[np.ndarray, " T"]) -> _Matches:
     """Matches one image: a detection takes the free object it overlaps most, those that count before ignored ones."""
     low, high = limits
     ignored_object = pair.crowd | (pair.true_areas < low) | (pair.true_areas > high)
     order = np.argsort(ignored_object, kind="stable")
     ignored_object, crowd, overlaps = ignored_object[order], pair.crowd[order], pair.overlaps[:, order]
     outside = (pair.areas < low) | (pair.areas > high)
-    matched = np.zeros((len(THRESHOLDS), len(pair.scores)), bool)
+    matched = np.zeros((len(thresholds), len(pair.scores)), bool)
     ignored = np.zeros_like(matched)
-    for row, threshold in enumerate(THRESHOLDS):
+    for row, threshold in enumerate(thresholds):
         taken = np.zeros(len(order), bool)
         for column, overlap in enumerate(overlaps):
             free = (~taken | crowd) & (overlap >= min(threshold, 1 - 1e-10))
@@ -190,32 +255,35 @@ def _best(overlap: np.ndarray, allowed: np.ndarray) -> int | None:
 
 
 def _figures(
-    pairs: dict[int, list[_Pair]], limits: tuple[float, float]
+    pairs: dict[int, list[_Pair]],
+    limits: tuple[float, float],
+    thresholds: Float[np.ndarray, " T"],
+    mosts: tuple[int | None, ...],
 ) -> tuple[Float[np.ndarray, "K T R"], Float[np.ndarray, "K M T"]]:
-    """Returns the sampled precisions (at 100 detections) and the final recalls of the classes that have objects."""
+    """Returns the sampled precisions (at the last of `mosts`) and final recalls of the classes that have objects."""
     precisions, recalls = [], []
     for label in sorted(pairs):
-        matches = [_match(pair, limits) for pair in pairs[label]]
+        matches = [_match(pair, limits, thresholds) for pair in pairs[label]]
         if not sum(match.objects for match in matches):
             continue
-        curves = [_curve(matches, most) for most in MOST]
+        curves = [_curve(matches, most) for most in mosts]
         precisions.append(curves[-1][0])
         recalls.append([recall for _, recall in curves])
-    shape = (len(precisions), len(THRESHOLDS), len(RECALLS))
-    return np.array(precisions).reshape(shape), np.array(recalls).reshape(len(recalls), len(MOST), len(THRESHOLDS))
+    shape = (len(precisions), len(thresholds), len(RECALLS))
+    return np.array(precisions).reshape(shape), np.array(recalls).reshape(len(recalls), len(mosts), len(thresholds))
 
 
-def _curve(matches: list[_Matches], most: int) -> tuple[Float[np.ndarray, "T R"], Float[np.ndarray, " T"]]:
+def _curve(matches: list[_Matches], most: int | None) -> tuple[Float[np.ndarray, "T R"], Float[np.ndarray, " T"]]:
     """Returns precision at the 101 recalls, and the final recall, at each threshold; `most` detections an image."""
     scores = np.concatenate([match.scores[:most] for match in matches])
     order = np.argsort(-scores, kind="stable")
     matched = np.concatenate([match.matched[:, :most] for match in matches], axis=1)[:, order]
     ignored = np.concatenate([match.ignored[:, :most] for match in matches], axis=1)[:, order]
     objects = sum(match.objects for match in matches)
-    sampled, final = np.zeros((len(THRESHOLDS), len(RECALLS))), np.zeros(len(THRESHOLDS))
+    sampled, final = np.zeros((len(matched), len(RECALLS))), np.zeros(len(matched))
     right = np.cumsum(matched & ~ignored, axis=1, dtype=np.float64)
     wrong = np.cumsum(~matched & ~ignored, axis=1, dtype=np.float64)
-    for row in range(len(THRESHOLDS) if order.size else 0):
+    for row in range(len(matched) if order.size else 0):
         recall = right[row] / objects
         precision = right[row] / (right[row] + wrong[row] + np.spacing(1))  # 0 / 0 of ignored detections is 0
         precision = np.maximum.accumulate(precision[::-1])[::-1]

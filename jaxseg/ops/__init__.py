@@ -1,30 +1,60 @@
 """Operations on arrays: pure functions of jax.numpy, channels last, with no Flax, config or files."""
 
+from jaxseg.ops.boxes import (
+    box_area,
+    box_coverage,
+    box_intersection,
+    box_iou,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    generalized_box_iou,
+    make_anchors,
+    pyramid_level,
+)
 from jaxseg.ops.components import connected_components
 from jaxseg.ops.conv import conv, conv_transpose
 from jaxseg.ops.distance import distance_transform
 from jaxseg.ops.morphology import border, close, dilate, erode, open
+from jaxseg.ops.nms import batched_nms, nms
+from jaxseg.ops.paste import paste_masks
 from jaxseg.ops.pool import average_pool, max_pool, max_pool_indices, max_unpool
 from jaxseg.ops.resize import resize
+from jaxseg.ops.roi_align import pyramid_roi_align, roi_align
 from jaxseg.ops.warp import affine_matrix, sample
 from jaxseg.ops.windows import gaussian_window
 
 __all__ = [
     "affine_matrix",
     "average_pool",
+    "batched_nms",
     "border",
+    "box_area",
+    "box_coverage",
+    "box_intersection",
+    "box_iou",
+    "clip_boxes",
     "close",
     "connected_components",
     "conv",
     "conv_transpose",
+    "decode_boxes",
     "dilate",
     "distance_transform",
+    "encode_boxes",
     "erode",
     "gaussian_window",
+    "generalized_box_iou",
+    "make_anchors",
     "max_pool",
     "max_pool_indices",
     "max_unpool",
+    "nms",
     "open",
+    "paste_masks",
+    "pyramid_level",
+    "pyramid_roi_align",
     "resize",
+    "roi_align",
     "sample",
 ]

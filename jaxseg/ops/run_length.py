@@ -27,7 +27,8 @@ def areas(encoded: Sequence[RunLength]) -> Float[np.ndarray, " N"]:
     """Returns the pixels of each mask."""
     from pycocotools import mask as coco
 
-    return np.asarray(coco.area(list(encoded)), np.float64).reshape(-1) if len(encoded) else np.zeros(0)
+    # one by one: pycocotools 2.0.11 under numpy 2 refuses 256 masks at a time
+    return np.array([float(coco.area(mask)) for mask in encoded], np.float64)
 
 
 def boxes(encoded: Sequence[RunLength]) -> Float[np.ndarray, "N 4"]:

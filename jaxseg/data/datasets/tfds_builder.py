@@ -89,7 +89,7 @@ def examples(dataset: DataSet) -> Iterator[tuple[str, dict[str, Any]]]:
       UserError: a case cannot be read or has no label.
     """
     for case in dataset.cases:
-        image, label = dataset.load(case)
+        image, label, _ = dataset.load(case)
         if label is None:
             raise UserError(
                 f"Case {case.name} has no label and cannot become a training example; add it or leave it out."

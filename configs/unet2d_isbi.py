@@ -7,7 +7,8 @@ DIR holds image/ and label/ with PNG files of equal names. Neighbouring slices l
 one contiguous block (fold 0 of 5).
 
 Measured on 2 CPU cores, Dice of 5 held-out slices: minutes=10 (396 steps) 0.807 membrane, 0.940 cell; minutes=25 (886
-steps) 0.817, 0.941; see docs/measurements.md.
+steps) 0.817, 0.941; see docs/measurements.md. On one core, steps=250 (`python -m benchmarks.networks`), membrane: unet
+0.802, fcn 0.713, segnet 0.667, deeplabv3plus 0.629 (0.713 with steps=1000); see docs/networks.md.
 """
 
 from jaxseg.config import base_config, network, parse_arg

@@ -37,10 +37,11 @@ TINY = {
 }
 VARIANTS = [(name, fields) for name, variants in TINY.items() for fields in variants]
 CLASSES = 3
+ELSEWHERE = {"mask_rcnn"}  # gives detections, not logits: its own battery is tests/models/test_mask_rcnn.py
 
 
 def test_every_network_is_covered():
-    assert set(models.names()) == set(TINY)
+    assert set(models.names()) == set(TINY) | ELSEWHERE
 
 
 def label_of(variant) -> str:

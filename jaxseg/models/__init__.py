@@ -18,6 +18,7 @@ MODELS = {
     "fcn": "jaxseg.models.fcn:FCN",
     "fcn_resnet": "jaxseg.models.deeplab:FCNResNet",
     "fpn": "jaxseg.models.fpn:FPN",
+    "mask_rcnn": "jaxseg.models.mask_rcnn:MaskRCNN",
     "monai_vnet": "jaxseg.models.vnet:monai_vnet",
     "residual_unet": "jaxseg.models.residual_unet:ResidualUNet",
     "segnet": "jaxseg.models.segnet:SegNet",

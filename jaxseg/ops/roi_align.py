@@ -6,7 +6,7 @@ other formulation reads the four neighbours of each sample ("gather"). Gradients
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -75,13 +75,14 @@ def pyramid_roi_align(
         raise ValueError(f"There should be one scale a map, {len(pyramid)}; got {len(scales)}.")
     maps = [jnp.asarray(features) for features in pyramid]
     boxes, levels = jax.lax.stop_gradient(jnp.asarray(boxes)), jnp.asarray(levels)
-    options: dict[str, Any] = {
+    common: dict[str, Any] = {
         "size": output_size,
         "scales": tuple(scales),
         "samples": sampling_ratio,
         "aligned": aligned,
     }
-    matrix, gather = functools.partial(_by_matrix, **options), functools.partial(_by_gather, **options)
+    matrix: Callable[..., Array] = functools.partial(_by_matrix, **common)
+    gather: Callable[..., Array] = functools.partial(_by_gather, **common)
     if method == "matrix" or (method == "auto" and sampling_ratio == -1):
         return matrix(maps, boxes, levels)
     if method == "gather":
@@ -121,7 +122,7 @@ def _weights(start: Array, length: Array, size: int, samples: int, extent: int) 
     return (hat * jnp.where(inside, weight, 0.0)[..., None]).sum(axis=-2)
 
 
-def _by_matrix(maps: list, boxes: Array, levels: Array, *, size, scales, samples, aligned) -> Array:
+def _by_matrix(maps: list, boxes: Array, levels: Array, *, size: Any, scales: Any, samples: Any, aligned: Any) -> Array:
     total = jnp.zeros((), maps[0].dtype)
     for place, (features, scale) in enumerate(zip(maps, scales)):
         height, width = features.shape[1:3]
@@ -136,7 +137,7 @@ def _by_matrix(maps: list, boxes: Array, levels: Array, *, size, scales, samples
     return total
 
 
-def _by_gather(maps: list, boxes: Array, levels: Array, *, size, scales, samples, aligned) -> Array:
+def _by_gather(maps: list, boxes: Array, levels: Array, *, size: Any, scales: Any, samples: Any, aligned: Any) -> Array:
     """Reads from the maps laid one after the other, so that each box is sampled once, whatever its level."""
     if samples < 0:
         raise ValueError("Adaptive sampling has a matrix formulation only; use method='matrix'.")

@@ -27,6 +27,7 @@ SOURCES = {
     "smp:Unet": "jaxseg.transfer.smp:unet",
     "torchvision:deeplabv3_resnet50": "jaxseg.transfer.torchvision:deeplabv3",
     "torchvision:fcn_resnet50": "jaxseg.transfer.torchvision:fcn",
+    "torchvision:maskrcnn_resnet50_fpn": "jaxseg.transfer.mask_rcnn:fpn",
     **{
         f"torchvision:{name}": "jaxseg.transfer.torchvision:classifier"
         for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "vgg16_bn")

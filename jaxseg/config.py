@@ -33,6 +33,14 @@ def base_config() -> ConfigDict:
     config.seed = 0
     config.data = _data()
     config.model = ConfigDict({"name": "unet", "ndim": 3, "features": (16, 32, 64), "deep_supervision": True})
+    config.task = "semantic"  # or instance: objects told apart, by model.name = "mask_rcnn"
+    config.instance = ConfigDict(
+        {
+            "max_objects": 100,  # trained on a patch; the largest are taken where there are more
+            "sampled_anchors": 256,  # trained on an image,
+            "sampled_boxes": 512,  # and boxes for the heads, a quarter of them objects'
+        }
+    )
     config.loss = "auto"  # Dice + cross-entropy, softmax or (where the data names regions) sigmoid
     config.augment = "nnunet"
     config.init = ConfigDict(
@@ -86,6 +94,8 @@ def base_config() -> ConfigDict:
             "postprocess": "",  # such as "keep_largest|fill_holes|remove_small(min_voxels=20)"
             "checkpoint": "best",  # best, latest, or a step number
             "probabilities": False,
+            "watershed": "",  # instances out of a semantic network: watershed(inside=1,border=2,min_size=10)
+            "min_score": 0.5,  # instances: what is written and counted; average precision looks at all
         }
     )
     config.evaluate = ConfigDict(
@@ -104,7 +114,7 @@ def base_config() -> ConfigDict:
 def _data() -> ConfigDict:
     return ConfigDict(
         {
-            "name": optional(str),  # nnunet_raw, msd, image_mask, tfds, mni, or my_lab.module:function
+            "name": optional(str),  # nnunet_raw, msd, image_mask, instance_masks, coco, tfds, mni, or module:function
             "root": optional(str),
             "images": optional(str),
             "labels": optional(str),
@@ -122,6 +132,8 @@ def _data() -> ConfigDict:
             "image_key": optional(str),
             "label_key": optional(str),
             "affine_tolerance_mm": optional(float),  # how far an image and its label may lie apart
+            "target": optional(str),  # instance_masks: objects, or border (a class map for a semantic network)
+            "border_width": optional(int),  # pixels of that border
             "step": optional(int),
             "downsample": optional(int),
             "block": optional(int),
@@ -220,11 +232,30 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     if config.parallel.spatial > 1 and config.parallel.kind != "mesh":
         yield "parallel.spatial > 1 needs parallel.kind='mesh'."
     yield from _pattern_problems(config)
+    yield from _instance_problems(config, ndim)
     if config.init.path is None and (config.init.source is not None or config.init.skip):
         yield "init.source and init.skip say how to read init.path, which is not set."
     for field, known in (("stem", ("sum", "repeat")), ("inflate", ("centre", "mean"))):
         if config.init[field] not in known:
             yield f"init.{field} must be {' or '.join(known)}, got {config.init[field]!r}."
+
+
+def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
+    if config.task not in ("semantic", "instance"):
+        yield f"task must be semantic or instance, got {config.task!r}."
+    if (config.model.name == "mask_rcnn") != (config.task == "instance"):
+        yield f"model.name = {config.model.name!r} does not do task = {config.task!r}; mask_rcnn does instance."
+    if config.task != "instance" and not config.predict.watershed:
+        return
+    if ndim != 2:
+        yield "objects are told apart in 2D images only; set model.ndim = 2."
+    if config.data.spacing != "keep" or config.data.crop:
+        yield "objects are found on the image's own grid; set data.spacing='keep' and data.crop=False."
+    if config.parallel.spatial > 1:
+        yield "parallel.spatial > 1 works for semantic tasks only."
+    for field, least in (("max_objects", 1), ("sampled_anchors", 2), ("sampled_boxes", 4)):
+        if config.instance[field] < least:
+            yield f"instance.{field} must be at least {least}, got {config.instance[field]}."
 
 
 def _pattern_problems(config: ConfigDict) -> Iterator[str]:

@@ -26,6 +26,8 @@ ONLY_IN = {
 }
 LAZY = {
     "nibabel",
+    "pycocotools",
+    "skimage",
     "nrrd",
     "tifffile",
     "PIL",

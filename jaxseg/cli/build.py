@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import losses, models, tasks, transfer
+from jaxseg.cli import instances
 from jaxseg.data import augment, datasets, loader, preprocess, splits, store
 from jaxseg.train import optim, parallel
 from jaxseg.typing import DataSet, Task, UserError
@@ -18,7 +19,7 @@ from jaxseg.typing import DataSet, Task, UserError
 LAYOUT_OPTIONS = (
     "images", "labels", "roi", "label_values", "label_threshold", "ignore_value", "classes", "channels", "subjects",
     "flip_pairs", "builder", "split", "data_dir", "image_key", "label_key", "affine_tolerance_mm", "step", "downsample",
-    "block", "noise", "bias",
+    "block", "noise", "bias", "target", "border_width",
 )  # fmt: skip
 
 
@@ -52,9 +53,13 @@ def stored_facts(record: dict[str, Any]) -> Facts:
     return Facts(**{name: tuples(value) for name, value in record["dataset"].items()})
 
 
-def dataset(config: ConfigDict) -> DataSet:
-    """Lists the data set; only fields that are set are handed to the layout, which refuses those it does not take."""
-    options = {name: config.data[name] for name in LAYOUT_OPTIONS if config.data[name] is not None}
+def dataset(config: ConfigDict, **other: Any) -> DataSet:
+    """Lists the data set; only fields that are set are handed to the layout, which refuses those it does not take.
+
+    `other` are options that replace the config's (None: unset).
+    """
+    given = {**{name: config.data[name] for name in LAYOUT_OPTIONS}, **other}
+    options = {name: value for name, value in given.items() if value is not None}
     return datasets.load(config.data.name, root=config.data.root, **options)
 
 
@@ -159,6 +164,8 @@ def loss_text(config: ConfigDict, known: Facts) -> str:
 
 def task(config: ConfigDict, known: Facts) -> Task:
     """Binds model and loss."""
+    if config.task == "instance":
+        return _frozen(config, instances.task(config, model(config, known)))
     loss = losses.from_string(loss_text(config, known))
     bound = tasks.semantic(
         model(config, known),
@@ -167,6 +174,10 @@ def task(config: ConfigDict, known: Facts) -> Task:
         regions=known.regions,
         sync_batch_norm=config.train.sync_batch_norm,
     )
+    return _frozen(config, bound)
+
+
+def _frozen(config: ConfigDict, bound: Task) -> Task:
     for_good = config.optim.freeze and not config.optim.freeze_steps
     return transfer.freeze(bound, config.optim.freeze) if for_good else bound
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxseg import evaluate as evaluation
 from jaxseg import metrics, predict
-from jaxseg.cli import build, inference, workdir
+from jaxseg.cli import build, inference, instances, workdir
 from jaxseg.data import orientation
 from jaxseg.data.datasets import inputs, layouts
 from jaxseg.train import logging
@@ -26,6 +26,9 @@ def evaluate(arguments: workdir.Arguments) -> None:
     options = trained.config.evaluate
     known = trained.known
     folder = pathlib.Path(arguments.output) if arguments.output else arguments.workdir / evaluation.files.FOLDER
+    if trained.find is not None:
+        _evaluate_instances(arguments, trained, cases, load, folder)
+        return
     names = _region_names(known, background=options.background)
     score = functools.partial(metrics.case_rows, tolerance_mm=options.tolerance_mm, skip_surface=not options.surfaces)
     with logging.progress(len(cases), label="evaluate") as show:
@@ -47,6 +50,30 @@ def evaluate(arguments: workdir.Arguments) -> None:
         report(arguments)
 
 
+def _evaluate_instances(arguments, trained: inference.Trained, cases, load, folder: pathlib.Path) -> None:
+    assert trained.find is not None
+    config = trained.config
+    classes = build.dataset(config, target="objects", border_width=None).classes if config.data.target else None
+    with logging.progress(len(cases), label="evaluate") as show:
+        summary = instances.evaluate(
+            cases,
+            load,
+            trained.find,
+            classes=classes or trained.known.classes,
+            options=config.evaluate,
+            min_score=config.predict.min_score,
+            folder=folder,
+            show=show,
+        )
+    print(evaluation.files.summary_table(summary))
+    coco = summary["coco"]
+    for kind in ("mask", "box"):
+        print(f"{kind:<9} AP {coco[kind]['AP']:.3f}, AP50 {coco[kind]['AP50']:.3f}, AP75 {coco[kind]['AP75']:.3f}")
+    print(f"scores    {folder / evaluation.files.CASES}\noverlays  {folder / evaluation.files.OVERLAYS}")
+    if folder.parent == arguments.workdir:
+        report(arguments)
+
+
 def report(arguments: workdir.Arguments) -> None:
     """Writes WORKDIR/report.html from what the workdir holds."""
     print(f"report    {evaluation.write_report(arguments.workdir)}")
@@ -59,8 +86,16 @@ def _cases(arguments: workdir.Arguments, trained: inference.Trained) -> tuple[li
             "--mode evaluate of a folder needs one --input (images) and --labels; without both: held-out cases."
         )
     if arguments.inputs and arguments.labels:
+        if trained.find is not None:
+            raise UserError(
+                "--mode evaluate of a folder scores class maps; objects are scored on the held-out cases of the run: "
+                "leave out --input and --labels."
+            )
         return _folder_cases(arguments.inputs[0], arguments.labels, trained)
-    dataset = build.dataset(trained.config)
+    # a network that learnt borders is scored on the objects themselves
+    border = trained.find is not None and trained.config.data.target == "border"
+    other = {"target": "objects", "border_width": None} if border else {}
+    dataset = build.dataset(trained.config, **other)
     wanted = set(trained.held_out)
     missing = wanted - {case.name for case in dataset.cases}
     if missing:

@@ -10,11 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import predict
-from jaxseg.cli import build, cache, workdir
+from jaxseg.cli import build, cache, instances, workdir
 from jaxseg.data import preprocess
 from jaxseg.train import checkpoint
 from jaxseg.train import state as states
-from jaxseg.typing import Task, UserError, Volume
+from jaxseg.typing import Instances, Task, UserError, Volume
 
 
 class Trained(NamedTuple):
@@ -26,6 +26,7 @@ class Trained(NamedTuple):
     held_out: tuple[str, ...]
     step: int
     predict: Callable[..., predict.Prediction]  # (volume, *, keep_probabilities=False)
+    find: Callable[[Volume], Instances] | None = None  # volume -> objects, where those are what the run is about
 
 
 def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()) -> Trained:
@@ -46,6 +47,8 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
     task = build.task(config, known)
     apply = jax.jit(task.predict)
     restored = _restore(folder, config, task, known)
+    if config.task == "instance":
+        return _detector(folder, config, record, known, restored, apply, others)
     members = [restored, *(_restore(pathlib.Path(other), config, task, known) for other in others)]
     average = predict.average(
         [build.device_predict(apply, states.inference_variables(member.state)) for member in members]
@@ -61,8 +64,28 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
         **build.predict_options(config),
     )
     held_out = tuple(restored.metadata.get("held_out", ()))
+    run = functools.partial(_run, one, known=known)
+    find = instances.watershed(config, run) if config.predict.watershed else None
+    return Trained(config, record, known, held_out, restored.step, run, find)
+
+
+def _detector(folder, config, record, known, restored, apply, others) -> Trained:
+    if others:
+        raise UserError(f"--average works on probabilities; {folder} finds objects, so leave it out.")
+    find = instances.detector(config, apply, states.inference_variables(restored.state), record)
+    held_out = tuple(restored.metadata.get("held_out", ()))
+
+    def no_probabilities(volume: Volume, **options) -> predict.Prediction:
+        raise UserError(f"{folder} finds objects and has no class map of {volume.path}.")
+
     return Trained(
-        config, record, known, held_out, restored.step, lambda volume, **options: _run(one, volume, known, **options)
+        config,
+        record,
+        known,
+        held_out,
+        restored.step,
+        no_probabilities,
+        lambda volume: _run(find, volume, known),
     )
 
 
@@ -93,7 +116,7 @@ def _restore(folder: pathlib.Path, config: ConfigDict, task: Task, known: build.
         checkpoints.close()
 
 
-def _run(one: Callable, volume: Volume, known: build.Facts, **options) -> predict.Prediction:
+def _run(one: Callable, volume: Volume, known: build.Facts, **options) -> Any:
     channels = volume.data.shape[-1]
     if channels != len(known.channels):
         raise UserError(

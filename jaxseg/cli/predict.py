@@ -3,7 +3,7 @@
 import functools
 
 from jaxseg import predict as prediction
-from jaxseg.cli import inference, workdir
+from jaxseg.cli import inference, instances, workdir
 from jaxseg.data.datasets import inputs
 from jaxseg.train import logging
 from jaxseg.typing import UserError
@@ -20,6 +20,9 @@ def predict(arguments: workdir.Arguments) -> None:
     channels = workdir.record(arguments.workdir).get("dataset", {}).get("channels")
     cases = inputs.list_inputs(arguments.inputs[0], channels=len(channels) if channels else None)
     trained = inference.load(arguments.workdir, arguments.config, others=arguments.average)
+    if trained.find is not None:
+        _predict_instances(arguments, trained, cases)
+        return
     keep = arguments.config.predict.probabilities
     with logging.progress(len(cases), label="predict") as show:
         written = prediction.predict_folder(
@@ -32,3 +35,24 @@ def predict(arguments: workdir.Arguments) -> None:
             progress=lambda done, total, name: show(done, case=name),
         )
     print(f"{len(written)} masks in {arguments.output} (checkpoint {trained.step} of {arguments.workdir})")
+
+
+def _predict_instances(arguments: workdir.Arguments, trained: inference.Trained, cases) -> None:
+    assert trained.find is not None
+    config, output = trained.config, str(arguments.output)
+    classes = ("background", "object") if config.data.target == "border" else trained.known.classes
+    with logging.progress(len(cases), label="predict") as show:
+        written = instances.predict_folder(
+            cases,
+            output,
+            find=trained.find,
+            read=inputs.read_case,
+            classes=classes,
+            min_score=config.predict.min_score,
+            overwrite=arguments.overwrite,
+            progress=lambda done, total, name: show(done, case=name),
+        )
+    print(
+        f"{len(written)} label images, {instances.COCO} and {instances.OVERLAYS}/ in {output} "
+        f"(checkpoint {trained.step} of {arguments.workdir})"
+    )

@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxseg import config as configs
-from jaxseg.cli import build, workdir
+from jaxseg.cli import build, instances, workdir
 from jaxseg.data import fingerprint, preprocess, store
 from jaxseg.train import logging
 from jaxseg.typing import DataSet
@@ -41,6 +41,8 @@ def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str,
     previous = workdir.record(folder) if (folder / workdir.RECORD).exists() else {}
     kept = {name: previous[name] for name in ("created", "command", "split", "seconds", "init") if name in previous}
     cases = store.open(target)
+    if config.task == "instance":
+        instances.check_cases(config, cases)
     patch = build.patch_size(config, known, cases)
     record = workdir.save_record(
         folder,

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import predict
-from jaxseg.cli import build, cache, initial, prepare, workdir
+from jaxseg.cli import build, cache, initial, instances, prepare, workdir
 from jaxseg.cli import evaluate as evaluation
 from jaxseg.data import prefetch, store
 from jaxseg.tasks.semantic import mean_dice
@@ -159,6 +159,8 @@ def _horizon(config: ConfigDict, training, step_fn, state, key, put, evaluate) -
 def _summarize(metrics: dict, *, regions: bool) -> dict[str, float]:
     """Host numbers of one step; Dice is that of the augmented batch, not of whole cases."""
     figures = {name: float(value) for name, value in metrics.items() if name != "counts"}
+    if "counts" not in metrics:
+        return figures
     return {**figures, "dice": mean_dice(metrics["counts"], regions=regions)}
 
 
@@ -166,6 +168,8 @@ def _evaluator(
     config: ConfigDict, known: build.Facts, task, held_out: Sequence[store.StoredCase]
 ) -> Callable[[states.State], dict[str, float]]:
     """Returns `state -> {"dice", class names...}`: whole held-out cases on the prepared grid, without flips."""
+    if config.task == "instance":
+        return instances.evaluator(config, task, held_out)
     apply = jax.jit(task.predict)
     options = {**build.predict_options(config), "flip_axes": ()}
     chosen = held_out[: config.train.eval_cases or None]

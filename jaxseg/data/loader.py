@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxseg.data import patches, store
 from jaxseg.data.store import StoredCase
-from jaxseg.typing import UserError
+from jaxseg.typing import Objects, UserError
 
 ENDLESS = 2**40  # steps
 
@@ -50,7 +50,8 @@ def batches(
 
     Returns:
       Iterator of dict(image (B, *patch, C) float32, label (B, *patch) int32, index (B,) int32), B the rows of this host
-      and index their places in the global batch. Outside the volume image and label are 0.
+      and index their places in the global batch. Outside the volume image and label are 0. Where the label is an object
+      map, also members (B, V, L) int32, classes (B, M) int32 and crowd (B, M) bool, padded alike for all cases.
 
     Raises:
       UserError: no cases, cases of unequal channels, a batch that the hosts cannot share, a patch of other axes.
@@ -61,13 +62,16 @@ def batches(
     stop = ENDLESS if steps is None else steps
     cases = tuple(cases)
     local = batch_size // process_count
+    tables = [case.objects for case in cases if case.objects is not None]
+    most = [max(sizes) for sizes in zip(*(table.members.shape + table.classes.shape for table in tables))]
 
     def sample(place: int) -> dict[str, np.ndarray]:
         step, row = divmod(place, local)
         row += process_index * local
         forced = patches.is_forced(row, batch_size=batch_size, foreground=foreground)
-        image, label = draw(np.random.default_rng((seed, step, row)), cases, size, inner=inner, forced=forced)
-        return {"image": image, "label": label, "index": np.asarray(row, np.int32)}
+        case, image, label = draw(np.random.default_rng((seed, step, row)), cases, size, inner=inner, forced=forced)
+        drawn = {"image": image, "label": label, "index": np.asarray(row, np.int32)}
+        return drawn if case.objects is None else {**drawn, **_padded(case.objects, most)}
 
     return _iterate(sample, range(start_step * local, max(stop, start_step) * local), local, transform, threads)
 
@@ -79,11 +83,11 @@ def draw(
     *,
     inner: tuple[int, ...],
     forced: bool,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[StoredCase, np.ndarray, np.ndarray]:
     """Draws a case and a patch of it.
 
     Returns:
-      image `(*size, C)` float32 and label `(*size)` int32.
+      the case, image `(*size, C)` float32 and label `(*size)` int32.
     """
     case = cases[int(rng.integers(len(cases)))]
     flat = len(case.shape) - len(size)  # 1: a slice of a volume
@@ -94,7 +98,15 @@ def draw(
     else:
         start = patches.centred_start(voxel, case.shape, size, inner=inner)
     image, label = store.read_patch(case, start, size)
-    return (image[0], label[0]) if flat else (image, label)
+    return (case, image[0], label[0]) if flat else (case, image, label)
+
+
+def _padded(objects: Objects, most: Sequence[int]) -> dict[str, np.ndarray]:
+    """Zeros up to the sizes (V, L, M) of the largest case."""
+    members = np.zeros(most[:2], np.int32)
+    members[: objects.members.shape[0], : objects.members.shape[1]] = objects.members
+    missing = (0, most[2] - len(objects.classes))
+    return {"members": members, "classes": np.pad(objects.classes, missing), "crowd": np.pad(objects.crowd, missing)}
 
 
 def _iterate(

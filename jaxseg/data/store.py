@@ -25,7 +25,7 @@ from jaxtyping import Float32, Int32
 
 from jaxseg.data import fingerprint, preprocess
 from jaxseg.data.preprocess import Record, Settings
-from jaxseg.typing import Case, DataSet, UserError
+from jaxseg.typing import Case, DataSet, Objects, UserError
 
 VERSION = 1  # of this layout; a change makes every stored case stale
 CHUNK = {2: (128, 128), 3: (32, 64, 64)}
@@ -55,6 +55,7 @@ class StoredCase:
       record: what preprocessing did; `preprocess.invert` needs it.
       counts: class id -> voxels.
       folder: where it lies.
+      objects: what the values of an object map mean; None for class maps.
     """
 
     name: str
@@ -65,6 +66,7 @@ class StoredCase:
     record: Record
     counts: dict[int, int]
     folder: str
+    objects: Objects | None = None
 
     @functools.cached_property
     def image(self) -> tensorstore.TensorStore:
@@ -223,6 +225,8 @@ def _prepare_case(dataset: DataSet, case: Case, folder: pathlib.Path, settings: 
         "counts": {str(value): int(count) for value, count in zip(values, counts)},
         "digest": digest,
     }
+    if sample.objects is not None:
+        meta["objects"] = {name: value.tolist() for name, value in sample.objects._asdict().items()}
     # Host and process in the name: two runs on one folder never write into each other's case.
     partial = folder / f".partial-{final.name}-{socket.gethostname()}-{os.getpid()}"
     try:
@@ -310,7 +314,15 @@ def _stored_case(folder: pathlib.Path) -> StoredCase:
         record=meta["record"],
         counts={int(key): count for key, count in meta["counts"].items()},
         folder=str(folder),
+        objects=_stored_objects(meta.get("objects")),
     )
+
+
+def _stored_objects(stored: dict[str, Any] | None) -> Objects | None:
+    if stored is None:
+        return None
+    classes, crowd = np.array(stored["classes"], np.int32), np.array(stored["crowd"], bool)
+    return Objects(classes, crowd, np.array(stored["members"], np.int32).reshape(len(stored["members"]), -1))
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any] | None:

@@ -3,12 +3,15 @@
 from jaxseg.evaluate.compare import compare_runs
 from jaxseg.evaluate.evaluator import CaseResult, evaluate_cases
 from jaxseg.evaluate.files import read_cases, read_summary, summary_table, write, write_results
+from jaxseg.evaluate.instances import InstanceResult, evaluate_instances
 from jaxseg.evaluate.report import write_report
 
 __all__ = [
     "CaseResult",
+    "InstanceResult",
     "compare_runs",
     "evaluate_cases",
+    "evaluate_instances",
     "read_cases",
     "read_summary",
     "summary_table",

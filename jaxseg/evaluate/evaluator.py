@@ -129,11 +129,11 @@ def _areas(case: CaseResult, classes: Sequence[str], regions: Mapping[str, Seque
 
 
 class Gallery:
-    """The pictures of the lowest and the highest mean Dice so far; a case is drawn only while it belongs there."""
+    """The pictures of the lowest and the highest score so far; a case is drawn only while it belongs there."""
 
     def __init__(self, count: int):
         self.count = count
-        self.order: list[tuple[float, str]] = []  # every case, lowest Dice first
+        self.order: list[tuple[float, str]] = []  # every case, lowest score first
         self.pictures: dict[str, bytes] = {}
 
     def places(self) -> tuple[list[str], list[str]]:
@@ -145,13 +145,18 @@ class Gallery:
     def offer(self, case: CaseResult, classes: Sequence[str], dice: dict[str, float]) -> None:
         """Draws the case if it is now among the worst or the best, and drops the pictures that no longer are."""
         finite = [value for value in dice.values() if math.isfinite(value)]
-        if not self.count or not finite:  # nothing to find and nothing found: there is no rank to give
-            return
-        bisect.insort(self.order, (sum(finite) / len(finite), case.name))
-        worst, best = self.places()
-        if case.name in worst or case.name in best:
+        if finite:  # else nothing was to find and nothing was found: there is no rank to give
             # Which end a case stays at is known only later; the slice with most errors tells most at either.
-            self.pictures[case.name] = png_bytes(draw_case(case, classes=classes, dice=dice))
+            self.rank(case.name, sum(finite) / len(finite), lambda: draw_case(case, classes=classes, dice=dice))
+
+    def rank(self, name: str, score: float, draw: Callable[[], np.ndarray]) -> None:
+        """Gives a case its place, and calls `draw` for its picture if it is now among the worst or the best."""
+        if not self.count:
+            return
+        bisect.insort(self.order, (score, name))
+        worst, best = self.places()
+        if name in worst or name in best:
+            self.pictures[name] = png_bytes(draw())
         self.pictures = {name: self.pictures[name] for name in (*worst, *best) if name in self.pictures}
 
     def write(self, folder: pathlib.Path) -> None:

@@ -28,6 +28,15 @@ SCORES = (
     "lesion_f1",
     "roc_area",
     "precision_recall_area",
+    "dsb_score",
+    "f1_50",
+    "f1_75",
+    "precision_50",
+    "recall_50",
+    "pq",
+    "sq",
+    "rq",
+    "aji",
 )
 FEW_CASES = 10  # below this an interval says little
 HIDDEN = "(path not shown)"
@@ -46,6 +55,10 @@ average distance between the borders. Smaller is better. If only one of the two 
 infinite: it is left out of the mean and counted beside it.</li>
 <li><b>NSD</b> is the part of both borders that lies within a tolerance of the other; 1 is best.</li>
 <li><b>Lesion F1</b> counts connected components instead of voxels: found, missed and invented ones.</li>
+<li>Where objects are counted, an object is found if a predicted one overlaps it by an IoU of 0.5 or more.
+<b>F1 50</b> balances missed and invented objects at that overlap; the <b>DSB score</b> is TP / (TP + FP + FN), averaged
+over the overlaps 0.5 to 0.95; <b>PQ</b> is the mean IoU of the found objects (SQ) times F1 (RQ); <b>AJI</b> is the
+summed overlap of all objects over their summed union.</li>
 <li>A case in which neither map has the class cannot be scored; it is <b>excluded</b> and counted, not set to 0 or 1.
 If the truth lacks the class and the prediction has it, Dice is 0.</li>
 <li>Below each mean stands its <b>95 % interval</b> (bootstrap over cases): how far the mean may move with other
@@ -83,6 +96,8 @@ def write_report(workdir: str | pathlib.Path, *, facts: Mapping[str, Any] | None
     sections = {"Scores": _scores(summary), "Warnings": _warnings(summary, rows)}
     if not scored:
         sections = {"Scores": page.missing("This run has not been evaluated yet: run --mode evaluate.")}
+    if "coco" in summary:
+        sections["Average precision"] = _average_precision(summary["coco"])
     sections["Pictures"] = _gallery(pictures, rows)
     sections["Distribution"] = _distribution(rows)
     sections["Cases"] = _cases(rows, pictures)
@@ -215,6 +230,18 @@ def _scores(summary: Mapping[str, Any]) -> str:
     return note + page.table(["class", *map(label_of, shown)], lines, total=total)
 
 
+def _average_precision(coco: Mapping[str, Any]) -> str:
+    """COCO's figures of all cases together."""
+    names = list(coco["mask"])
+    lines = [[Cell(kind), *(Cell(files.number(float(coco[kind][name]))) for name in names)] for kind in ("mask", "box")]
+    note = (
+        f"Over {coco['images']} images with {coco['objects']} objects, every detection weighed by its score; -1 where "
+        "there is no object of that size. COCO keeps 100 objects an image; AP50 of masks without that limit: "
+        f"{files.number(float(coco['mask_AP50_unlimited']))}."
+    )
+    return f'<p class="faint">{page.text(note)}</p>' + page.table(["overlap of", *names], lines, total=-1)
+
+
 def _figures(entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return "–"
@@ -261,12 +288,14 @@ def _case_of(picture: pathlib.Path) -> str:
 def _gallery(pictures: Sequence[pathlib.Path], rows: Sequence[Row]) -> str:
     if not pictures:
         return page.missing("There are no overlays.")
-    dice = {file_stem(name): (name, value) for name, value in _mean_dice(rows).items()}
+    metric = _ranking(rows)
+    ranks = {file_stem(name): (name, value) for name, value in _mean_score(rows, metric).items()}
     figures = []
     for path in pictures:
-        name, value = dice.get(_case_of(path), (_case_of(path), math.nan))
+        name, value = ranks.get(_case_of(path), (_case_of(path), math.nan))
         kind, rank = path.stem.split("_")[:2]
-        caption = f"{kind} {int(rank) if rank.isdigit() else rank}: {name}, mean Dice {files.number(value)}"
+        place = int(rank) if rank.isdigit() else rank
+        caption = f"{kind} {place}: {name}, mean {label_of(metric)} {files.number(value)}"
         picture = page.image(_as_jpeg(path), kind="image/jpeg", describe=caption)
         figures.append(page.figure(picture, caption, anchor=f"overlay-{path.stem}"))
     return f'<div class="gallery">{"".join(figures)}</div>'
@@ -282,11 +311,16 @@ def _as_jpeg(path: pathlib.Path) -> bytes:
     return buffer.getvalue()
 
 
-def _mean_dice(rows: Sequence[Row]) -> dict[str, float]:
-    """Case -> Dice averaged over the classes that could be scored."""
+def _ranking(rows: Sequence[Row]) -> str:
+    """The metric that the evaluator ranked the cases by."""
+    return "dsb_score" if any("dsb_score" in row for row in rows) else "dice"
+
+
+def _mean_score(rows: Sequence[Row], metric: str) -> dict[str, float]:
+    """Case -> score averaged over the classes that could be scored."""
     values: dict[str, list[float]] = {}
     for row in rows:
-        values.setdefault(row["case"], []).append(float(row.get("dice", math.nan)))
+        values.setdefault(row["case"], []).append(float(row.get(metric, math.nan)))
     finite = {case: [value for value in column if math.isfinite(value)] for case, column in values.items()}
     return {case: sum(column) / len(column) if column else math.nan for case, column in finite.items()}
 
@@ -307,7 +341,7 @@ def _cases(rows: Sequence[Row], pictures: Sequence[pathlib.Path]) -> str:
     """A sortable table: one row a case, worst first."""
     if not rows:
         return page.missing("There are no scored cases.")
-    classes, mean = list(_by_class(rows)), _mean_dice(rows)
+    classes, mean = list(_by_class(rows)), _mean_score(rows, _ranking(rows))
     metrics = [metric for metric in ("dice", "hd95_mm") if any(metric in row for row in rows)]
     table = {(row["case"], row["class"]): row for row in rows}
     links = {_case_of(path): path.stem for path in pictures}
@@ -321,7 +355,11 @@ def _cases(rows: Sequence[Row], pictures: Sequence[pathlib.Path]) -> str:
                 value = float(table.get((case, name), {}).get(metric, math.nan))
                 cells.append(Cell(files.number(value), page.sort_value(value)))
         lines.append(cells)
-    head = ["case", "mean Dice", *(f"{label_of(metric)} {name}" for metric in metrics for name in classes)]
+    head = [
+        "case",
+        f"mean {label_of(_ranking(rows))}",
+        *(f"{label_of(metric)} {name}" for metric in metrics for name in classes),
+    ]
     note = '<p class="faint">Worst first; press a title to sort by it. Linked cases have a picture above.</p>'
     return note + page.table(head, lines, sorted_by=1)
 

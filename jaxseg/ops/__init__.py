@@ -20,7 +20,7 @@ from jaxseg.ops.nms import batched_nms, nms
 from jaxseg.ops.paste import paste_masks
 from jaxseg.ops.pool import average_pool, max_pool, max_pool_indices, max_unpool
 from jaxseg.ops.resize import resize
-from jaxseg.ops.roi_align import pyramid_roi_align, roi_align
+from jaxseg.ops.roi_align import pyramid_roi_align, roi_align, roi_axis_weights
 from jaxseg.ops.warp import affine_matrix, sample
 from jaxseg.ops.windows import gaussian_window
 
@@ -56,5 +56,6 @@ __all__ = [
     "pyramid_roi_align",
     "resize",
     "roi_align",
+    "roi_axis_weights",
     "sample",
 ]

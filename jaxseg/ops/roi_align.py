@@ -92,6 +92,25 @@ def pyramid_roi_align(
     return jax.lax.platform_dependent(maps, boxes, levels, cpu=matrix, tpu=matrix, default=gather)
 
 
+def roi_axis_weights(
+    boxes: Float[Array | np.ndarray, "*N 4"],
+    *,
+    axis: Literal["y", "x"],
+    output_size: int,
+    extent: int,
+    sampling_ratio: int = -1,
+    aligned: bool = True,
+) -> Float[Array, "*N O n"]:
+    """Returns how much each of the `extent` pixels along one axis counts in each cell of a box: RoIAlign, half of it.
+
+    With the weights of both axes, rows and columns, `rows @ mask @ columns.T` is RoIAlign of one map: for crops in
+    which every box has its own map, such as the mask of its object.
+    """
+    samples = -math.ceil((extent + 1) / output_size) if sampling_ratio < 0 else sampling_ratio
+    start, length = _axis(jnp.asarray(boxes), 1 if axis == "y" else 0, 1.0, aligned)
+    return _weights(start, length, output_size, samples, extent)
+
+
 def _axis(boxes: Array, side: int, scale, aligned: bool) -> tuple[Array, Array]:
     """Returns (start, length) of each box along x (side 0) or y (side 1), in pixels of the map."""
     low, high = boxes[..., side] * scale, boxes[..., side + 2] * scale

@@ -3,18 +3,36 @@
 from jaxseg.predict import postprocess
 from jaxseg.predict.array import predict_array
 from jaxseg.predict.ensemble import average
+from jaxseg.predict.instance_files import (
+    coco_results,
+    label_image,
+    object_table,
+    write_coco,
+    write_label_image,
+)
+from jaxseg.predict.instances import above, predict_instances
 from jaxseg.predict.predictor import Prediction, predict_case, predict_folder, write_prediction
 from jaxseg.predict.sliding_window import sliding_window
 from jaxseg.predict.tta import flip_tta
+from jaxseg.predict.watershed import otsu_watershed, watershed_instances
 
 __all__ = [
     "Prediction",
+    "above",
     "average",
+    "coco_results",
     "flip_tta",
+    "label_image",
+    "object_table",
+    "otsu_watershed",
     "postprocess",
     "predict_array",
     "predict_case",
     "predict_folder",
+    "predict_instances",
     "sliding_window",
+    "watershed_instances",
+    "write_coco",
+    "write_label_image",
     "write_prediction",
 ]

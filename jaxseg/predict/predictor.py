@@ -176,7 +176,7 @@ def output_file(case: Case) -> str:
 
 
 def predict_folder(
-    predict_case_fn: Callable[[Volume], Prediction],
+    predict_case_fn: Callable[[Volume], Any],
     cases: Sequence[Case],
     output: str | pathlib.Path,
     *,
@@ -184,6 +184,8 @@ def predict_folder(
     label_values: Sequence[int],
     overwrite: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
+    write: Callable[[Case, Any, Volume, pathlib.Path], str] | None = None,
+    suffix: str | None = None,
 ) -> list[tuple[str, str]]:
     """Predicts every case and writes one file each; a case that fails is reported at the end and stops no other.
 
@@ -195,6 +197,8 @@ def predict_folder(
       label_values: see `write_prediction`.
       overwrite: replace files that exist; inputs are never replaced.
       progress: called as `progress(done, total, name)` after each case.
+      write: `(case, prediction, volume, path) -> path written`; None: `write_prediction`.
+      suffix: of the files, such as ".png"; None: the input's.
 
     Returns:
       `(case name, path of the label map)` in the order of `cases`.
@@ -206,16 +210,19 @@ def predict_folder(
     if not cases:
         raise UserError("There is nothing to predict: no input file was found.")
     output = pathlib.Path(output)
-    paths = [output / output_file(case) for case in cases]
+    paths = [output / (output_file(case) if suffix is None else f"{case.name}{suffix}") for case in cases]
+    if write is None:
+
+        def write(case: Case, prediction: Prediction, volume: Volume, path: pathlib.Path) -> str:
+            return write_prediction(prediction, volume, path, label_values=label_values, overwrite=overwrite)
+
     _check_outputs(cases, paths, overwrite)
     written, problems = [], []
     for done, (case, path) in enumerate(zip(cases, paths), start=1):
         try:
             volume = read(case)
             prediction = predict_case_fn(volume)
-            written.append(
-                (case.name, write_prediction(prediction, volume, path, label_values=label_values, overwrite=overwrite))
-            )
+            written.append((case.name, write(case, prediction, volume, path)))
         except (UserError, OSError) as error:
             problems.append(f"{case.name}: {error}")
         if progress is not None:

@@ -1,5 +1,6 @@
 """Tasks: a model, its losses and its counts bound into pure functions that the training loop can drive."""
 
+from jaxseg.tasks.instance import Sampling, instance
 from jaxseg.tasks.semantic import semantic
 
-__all__ = ["semantic"]
+__all__ = ["Sampling", "instance", "semantic"]

@@ -68,7 +68,7 @@ def run(
       cadence: how often to log, evaluate, save.
       checkpoints: where states go.
       metadata: stored with each; "progress" is kept up to date in it.
-      evaluate: `state -> {"dice": ..., ...}` on held-out cases, None without any.
+      evaluate: `state -> {"dice": ..., ...}` on held-out cases ("score" in place of Dice where that decides), or None.
       summarize: device metrics of one step -> numbers for logs.
       write: `(step, numbers)` to files.
       show: progress bar.
@@ -92,7 +92,8 @@ def run(
                 seconds = tempo.lap(step)
                 write(step, {**{f"train/{name}": value for name, value in figures.items()}, "seconds_a_step": seconds})
                 images = metadata["batch_size"] / seconds
-                show(step, loss=figures["loss"], Dice=figures.get("dice", float("nan")), **{"images/s": images})
+                shown = {"Dice": figures["dice"]} if "dice" in figures else {}
+                show(step, loss=figures["loss"], **shown, **{"images/s": images})
             score = None
             if evaluate is not None and (step % cadence.evaluate == 0 or step == horizon):
                 _check_finite(metrics, step, state, checkpoints, metadata)
@@ -105,7 +106,7 @@ def run(
             checkpoints.save(state, metadata)
             return Outcome(state, f"stopped by {stopped[0]} after step {step}; the same command resumes there")
     if step < horizon:
-        return Outcome(state, f"no better Dice in {record.stale} evaluations, best {record.best:.4f}")
+        return Outcome(state, f"no better score in {record.stale} evaluations, best {record.best:.4f}")
     return Outcome(state, "")
 
 
@@ -129,10 +130,11 @@ def _is_stale(record: Progress, cadence: Cadence) -> bool:
 
 
 def _evaluate(evaluate, state, step, record, metadata, write) -> tuple[float, Progress]:
-    """Scores the held-out cases; a Dice without any counted class is no better than 0."""
+    """Scores the held-out cases by "score", or else "dice"; one without any counted class is no better than 0."""
     values = evaluate(state)
     write(step, {f"val/{name}": value for name, value in values.items()})
-    score = values["dice"] if np.isfinite(values["dice"]) else 0.0
+    score = values.get("score", values.get("dice", float("nan")))
+    score = score if np.isfinite(score) else 0.0
     record = record.after(score, step)
     metadata["progress"] = record._asdict()
     return score, record

@@ -146,7 +146,7 @@ def test_names_and_options(raw):
     (raw / "dataset.json").write_text("{")
     with pytest.raises(UserError, match="JSON"):
         datasets.load("nnunet_raw", root=raw)
-    assert set(datasets.names()) == {"nnunet_raw", "msd", "image_mask", "mni", "tfds"}
+    assert set(datasets.names()) == {"coco", "image_mask", "instance_masks", "mni", "msd", "nnunet_raw", "tfds"}
     assert datasets.load("jaxseg.data.datasets.mni:load", step=40).classes[2] == "white matter"
 
 
@@ -378,7 +378,7 @@ def test_mni():
     assert dataset.classes == ("other", "grey matter", "white matter") and len(dataset.cases) > 140
     case = next(case for case in dataset.cases if case.name == "slice_060")
     assert case.subject == "block_03"
-    image, label = dataset.load(case)
+    image, label, _ = dataset.load(case)
     assert image.data.shape == (192, 144, 1) and image.data.dtype == np.uint8 and image.spacing == (1.0, 1.0)
     assert label.data.shape == (192, 144) and set(np.unique(label.data)) == {0, 1, 2}
     values = [float(np.median(image.data[label.data == number])) for number in range(3)]

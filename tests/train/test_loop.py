@@ -97,7 +97,7 @@ def test_patience_stops_and_stays_stopped(tmp_path, machine):
     cadence = loop.Cadence(log=1, evaluate=1, checkpoint=2, patience=2)
     scores = iter([0.5, 0.4, 0.3])
     outcome, _ = run(tmp_path, state, step_fn, evaluate=lambda state: {"dice": next(scores)}, cadence=cadence)
-    assert "no better Dice" in outcome.interrupted and int(outcome.state.step) == 3
+    assert "no better score" in outcome.interrupted and int(outcome.state.step) == 3
     again, rows = run(tmp_path, state, step_fn, evaluate=lambda state: {"dice": 1.0}, cadence=cadence)
     assert rows == [] and int(again.state.step) == 3
 

@@ -19,6 +19,8 @@ TABLE = {
     "image_mask": "jaxseg.data.datasets.image_mask:load",
     "mni": "jaxseg.data.datasets.mni:load",
     "tfds": "jaxseg.data.datasets.tfds:load",
+    "instance_masks": "jaxseg.data.datasets.instance_masks:load",
+    "coco": "jaxseg.data.datasets.coco:load",
 }
 
 

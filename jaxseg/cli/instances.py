@@ -1,0 +1,192 @@
+"""What the modes do otherwise where objects are told apart: by Mask R-CNN, or by watershed on a semantic network."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxseg import evaluate as evaluation
+from jaxseg import metrics, registry, tasks, viz
+from jaxseg import predict as prediction
+from jaxseg.data import instances, preprocess, store
+from jaxseg.train import parallel
+from jaxseg.train import state as states
+from jaxseg.typing import Case, Instances, Task, UserError, Volume
+
+COCO, OVERLAYS = "instances.json", "overlays"
+WATERSHED = {"watershed": "jaxseg.predict.watershed:watershed_instances"}
+
+
+def wanted(config: ConfigDict) -> bool:
+    """Whether the result is objects."""
+    return config.task == "instance" or bool(config.predict.watershed)
+
+
+def task(config: ConfigDict, model: Any) -> Task:
+    """Binds a detector."""
+    options = config.instance
+    sampling = tasks.Sampling(anchors=options.sampled_anchors, boxes=options.sampled_boxes)
+    return tasks.instance(
+        model, max_objects=options.max_objects, sampling=sampling, sync_batch_norm=config.train.sync_batch_norm
+    )
+
+
+def check_cases(config: ConfigDict, cases: Sequence[store.StoredCase]) -> None:
+    """Says how many objects training may leave out.
+
+    Raises:
+      UserError: the data set's labels are classes, not objects.
+    """
+    missing = [case.name for case in cases if case.objects is None]
+    if missing:
+        raise UserError(
+            f"task='instance' needs objects, but {len(missing)} cases such as {missing[0]} have classes only; use "
+            "data.name=instance_masks or coco (with target='objects')."
+        )
+    most = config.instance.max_objects
+    crowded = [case.name for case in cases if case.objects is not None and len(case.objects.classes) > most]
+    if crowded:
+        print(
+            f"{len(crowded)} of {len(cases)} cases hold more than instance.max_objects = {most} objects; a patch that "
+            "shows more is trained on its largest ones, and loss/objects_cut counts the others."
+        )
+
+
+def evaluator(
+    config: ConfigDict, learnt: Task, held_out: Sequence[store.StoredCase]
+) -> Callable[[states.State], dict[str, float]]:
+    """Returns `state -> {"score", "AP50", "dsb_score"}` of held-out cases; the score is AP50 of masks."""
+    apply = jax.jit(learnt.predict)
+    chosen = held_out[: config.train.eval_cases or None]
+    options = {**predict_options(config), "flip_axes": ()}
+
+    def evaluate(state: states.State) -> dict[str, float]:
+        variables = parallel.local(states.inference_variables(state))
+        pred, true, scores = [], [], []
+        for case in chosen:
+            image, values = store.read_patch(case, (0,) * len(case.shape), case.shape)
+            assert case.objects is not None  # check_cases
+            pred.append(prediction.predict_instances(functools.partial(apply, variables), image, **options))
+            true.append(instances.to_instances(values, case.objects))
+            kept = prediction.above(pred[-1], config.predict.min_score)
+            scores.append(metrics.dsb_score(metrics.instance_counts(kept, true[-1])))
+        precision = metrics.average_precision_at(pred, true, threshold=0.5, most=None)
+        finite = [score for score in scores if np.isfinite(score)]
+        return {"score": precision, "AP50": precision, "dsb_score": float(np.mean(finite)) if finite else float("nan")}
+
+    return evaluate
+
+
+def predict_options(config: ConfigDict) -> dict[str, Any]:
+    """Keyword arguments of `predict.predict_instances`."""
+    return {
+        "window": tuple(config.predict.window or config.data.patch_size),
+        "overlap": config.predict.overlap,
+        "batch_size": config.predict.batch_size,
+        "flip_axes": (0, 1) if config.predict.tta else (),
+    }
+
+
+def detector(config: ConfigDict, apply: Callable, variables: Any, record: dict) -> Callable[[Volume], Instances]:
+    """Returns `volume -> objects` of a trained Mask R-CNN, all scores."""
+    settings = preprocess.settings_from_json(record["settings"])
+
+    def find(volume: Volume) -> Instances:
+        image, _ = preprocess.forward(volume, settings)  # on the file's own grid: config.validate asks for that
+        return prediction.predict_instances(functools.partial(apply, variables), image, **predict_options(config))
+
+    return find
+
+
+def watershed(config: ConfigDict, predict: Callable[..., prediction.Prediction]) -> Callable[[Volume], Instances]:
+    """Returns `volume -> objects` by watershed on a semantic network's probabilities."""
+    find = registry.build(config.predict.watershed, WATERSHED, kind="watershed")
+
+    def run(volume: Volume) -> Instances:
+        found = predict(volume, keep_probabilities=True)
+        return find(np.asarray(found.probabilities, np.float64))
+
+    return run
+
+
+def evaluate(
+    cases: Sequence[Case],
+    load: Callable,
+    find: Callable[[Volume], Instances],
+    *,
+    classes: Sequence[str],
+    options: ConfigDict,
+    min_score: float,
+    folder: pathlib.Path,
+    show: Callable[..., None],
+) -> dict[str, Any]:
+    """Scores the cases, writes tables and overlays into `folder`, and returns the summary."""
+
+    def results():
+        for case in cases:
+            sample = load(case)
+            if sample.objects is None:
+                raise UserError(f"Case {case.name} has classes, not objects; instances cannot be scored on it.")
+            true = instances.to_instances(sample.label.data, sample.objects)
+            yield evaluation.InstanceResult(case.name, sample.image.data, find(sample.image), true)
+
+    rows, together = evaluation.evaluate_instances(
+        results(),
+        classes=classes,
+        min_score=min_score,
+        progress=lambda done, name: show(done, case=name),
+        overlay_folder=folder / evaluation.files.OVERLAYS,
+        overlay_count=options.overlays,
+    )
+    summary = {**metrics.aggregate(rows), "coco": together}
+    evaluation.files.write_results(folder, rows, summary)
+    return summary
+
+
+def predict_folder(
+    cases: Sequence[Case],
+    output: str,
+    *,
+    find: Callable[[Volume], Instances],
+    read: Callable[[Case], Volume],
+    classes: Sequence[str],
+    min_score: float,
+    overwrite: bool,
+    progress: Callable[[int, int, str], None],
+) -> list[tuple[str, str]]:
+    """Writes a label image a case (a number an object), an overlay each, and COCO JSON of all; see `predict_folder`."""
+    target = pathlib.Path(output) / COCO
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} is there already; add --overwrite, or choose another --output.")
+    results: dict[str, tuple] = {}
+
+    def write(case: Case, found: Instances, volume: Volume, path: pathlib.Path) -> str:
+        kept = prediction.above(found, min_score)
+        shape = volume.data.shape[:2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prediction.write_label_image(path, kept, shape)
+        picture = viz.instance_panel(volume.data, pred=kept, true=None, classes=classes, title=case.name)
+        (path.parent / OVERLAYS).mkdir(exist_ok=True)
+        viz.save_png(path.parent / OVERLAYS / path.name, picture)
+        results[case.name] = (kept, pathlib.Path(case.images[0]).name, shape)
+        return str(path)
+
+    try:
+        return prediction.predict_folder(
+            find,
+            cases,
+            output,
+            read=read,
+            label_values=(),
+            overwrite=overwrite,
+            progress=progress,
+            write=write,
+            suffix=".png",
+        )
+    finally:
+        if results:  # also when some cases failed: what was written is described
+            prediction.write_coco(target, results, classes=classes)

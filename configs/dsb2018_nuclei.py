@@ -26,7 +26,6 @@ def get_config(arg=None):
 
     if arg.unet:
         config.data.target = "border"
-        config.data.classes = None
         config.model = {"name": "unet", "ndim": 2, "features": (16, 32, 64, 128), "deep_supervision": False}
         config.predict.watershed = "watershed(inside=1,border=2,min_size=16)"
     else:
@@ -69,7 +68,7 @@ def get_config(arg=None):
             config.model.features = 8
             config.model.box_features = 16
             config.model.mask_features = 8
-            config.model.backbone_fields = {"width": 8}
+            config.model.backbone_fields = {"width": 8, "blocks": (1, 1, 1, 1)}
             config.instance.sampled_boxes = 16
             config.model.max_detections = 5
     return config

@@ -40,7 +40,8 @@ def predict(arguments: workdir.Arguments) -> None:
 def _predict_instances(arguments: workdir.Arguments, trained: inference.Trained, cases) -> None:
     assert trained.find is not None
     config, output = trained.config, str(arguments.output)
-    classes = ("background", "object") if config.data.target == "border" else trained.known.classes
+    border = config.data.target == "border"  # then the network's classes are parts of objects
+    classes = tuple(config.data.classes or ("background", "object")) if border else trained.known.classes
     with logging.progress(len(cases), label="predict") as show:
         written = instances.predict_folder(
             cases,

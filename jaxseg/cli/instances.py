@@ -52,7 +52,7 @@ def check_cases(config: ConfigDict, cases: Sequence[store.StoredCase]) -> None:
     if crowded:
         print(
             f"{len(crowded)} of {len(cases)} cases hold more than instance.max_objects = {most} objects; a patch that "
-            "shows more is trained on its largest ones, and loss/objects_cut counts the others."
+            "shows more is trained on its largest ones, and objects_cut in the log counts the others."
         )
 
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from annotations import unchecked
 
 from jaxseg import ops
-from tests.helpers.annotations import unchecked
 
 CODE = (10.0, 10.0, 5.0, 5.0)
 

@@ -53,13 +53,12 @@ def evaluate(arguments: workdir.Arguments) -> None:
 def _evaluate_instances(arguments, trained: inference.Trained, cases, load, folder: pathlib.Path) -> None:
     assert trained.find is not None
     config = trained.config
-    classes = build.dataset(config, target="objects", border_width=None).classes if config.data.target else None
     with logging.progress(len(cases), label="evaluate") as show:
         summary = instances.evaluate(
             cases,
             load,
             trained.find,
-            classes=classes or trained.known.classes,
+            classes=instances.classes(config, trained.known.classes),
             options=config.evaluate,
             min_score=config.predict.min_score,
             folder=folder,
@@ -93,7 +92,7 @@ def _cases(arguments: workdir.Arguments, trained: inference.Trained) -> tuple[li
             )
         return _folder_cases(arguments.inputs[0], arguments.labels, trained)
     # a network that learnt borders is scored on the objects themselves
-    border = trained.find is not None and trained.config.data.target == "border"
+    border = trained.find is not None and instances.borders(trained.config)
     other = {"target": "objects", "border_width": None} if border else {}
     dataset = build.dataset(trained.config, **other)
     wanted = set(trained.held_out)

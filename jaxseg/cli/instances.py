@@ -21,9 +21,14 @@ COCO, OVERLAYS = "instances.json", "overlays"
 WATERSHED = {"watershed": "jaxseg.predict.watershed:watershed_instances"}
 
 
-def wanted(config: ConfigDict) -> bool:
-    """Whether the result is objects."""
-    return config.task == "instance" or bool(config.predict.watershed)
+def borders(config: ConfigDict) -> bool:
+    """Whether the network learnt inside and border of objects, so that its classes are not those of the objects."""
+    return config.data.target == "border"
+
+
+def classes(config: ConfigDict, known: Sequence[str]) -> tuple[str, ...]:
+    """Returns the objects' class names, background first; `known` are the network's."""
+    return tuple(config.data.classes or ("background", "object")) if borders(config) else tuple(known)
 
 
 def task(config: ConfigDict, model: Any) -> Task:

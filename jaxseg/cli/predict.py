@@ -40,15 +40,13 @@ def predict(arguments: workdir.Arguments) -> None:
 def _predict_instances(arguments: workdir.Arguments, trained: inference.Trained, cases) -> None:
     assert trained.find is not None
     config, output = trained.config, str(arguments.output)
-    border = config.data.target == "border"  # then the network's classes are parts of objects
-    classes = tuple(config.data.classes or ("background", "object")) if border else trained.known.classes
     with logging.progress(len(cases), label="predict") as show:
         written = instances.predict_folder(
             cases,
             output,
             find=trained.find,
             read=inputs.read_case,
-            classes=classes,
+            classes=instances.classes(config, trained.known.classes),
             min_score=config.predict.min_score,
             overwrite=arguments.overwrite,
             progress=lambda done, total, name: show(done, case=name),

@@ -1,5 +1,6 @@
 """Scores predicted objects case by case, and all cases together by COCO's average precision."""
 
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -61,12 +62,12 @@ def evaluate_instances(
         true.append(case.true)
         scores = [row[RANKING] for row in found if math.isfinite(row[RANKING])]
         if scores:
-
-            def draw(case: InstanceResult = case, kept: Instances = kept, score: float = float(np.mean(scores))):
-                title = f"{case.name}   DSB score {score:.3f}"
-                return instance_panel(case.image, pred=kept, true=case.true, classes=classes, title=title)
-
-            gallery.rank(case.name, float(np.mean(scores)), draw)
+            score = float(np.mean(scores))
+            title = f"{case.name}   DSB score {score:.3f}"
+            draw = functools.partial(
+                instance_panel, case.image, pred=kept, true=case.true, classes=classes, title=title
+            )
+            gallery.rank(case.name, score, draw)
         if progress is not None:
             progress(done, case.name)
     if not rows:

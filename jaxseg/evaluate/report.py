@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxseg.evaluate import files, page
 from jaxseg.evaluate.evaluator import file_stem
+from jaxseg.evaluate.instances import RANKING
 from jaxseg.evaluate.page import Cell
 from jaxseg.typing import UserError
 from jaxseg.viz import colors, score_dots, training_curves
@@ -28,15 +29,7 @@ SCORES = (
     "lesion_f1",
     "roc_area",
     "precision_recall_area",
-    "dsb_score",
-    "f1_50",
-    "f1_75",
-    "precision_50",
-    "recall_50",
-    "pq",
-    "sq",
-    "rq",
-    "aji",
+    *files.INSTANCE_METRICS,
 )
 FEW_CASES = 10  # below this an interval says little
 HIDDEN = "(path not shown)"
@@ -313,7 +306,7 @@ def _as_jpeg(path: pathlib.Path) -> bytes:
 
 def _ranking(rows: Sequence[Row]) -> str:
     """The metric that the evaluator ranked the cases by."""
-    return "dsb_score" if any("dsb_score" in row for row in rows) else "dice"
+    return RANKING if any(RANKING in row for row in rows) else "dice"
 
 
 def _mean_score(rows: Sequence[Row], metric: str) -> dict[str, float]:
@@ -341,7 +334,8 @@ def _cases(rows: Sequence[Row], pictures: Sequence[pathlib.Path]) -> str:
     """A sortable table: one row a case, worst first."""
     if not rows:
         return page.missing("There are no scored cases.")
-    classes, mean = list(_by_class(rows)), _mean_score(rows, _ranking(rows))
+    ranking = _ranking(rows)
+    classes, mean = list(_by_class(rows)), _mean_score(rows, ranking)
     metrics = [metric for metric in ("dice", "hd95_mm") if any(metric in row for row in rows)]
     table = {(row["case"], row["class"]): row for row in rows}
     links = {_case_of(path): path.stem for path in pictures}
@@ -357,7 +351,7 @@ def _cases(rows: Sequence[Row], pictures: Sequence[pathlib.Path]) -> str:
         lines.append(cells)
     head = [
         "case",
-        f"mean {label_of(_ranking(rows))}",
+        f"mean {label_of(ranking)}",
         *(f"{label_of(metric)} {name}" for metric in metrics for name in classes),
     ]
     note = '<p class="faint">Worst first; press a title to sort by it. Linked cases have a picture above.</p>'

@@ -106,9 +106,8 @@ def roi_axis_weights(
     With the weights of both axes, rows and columns, `rows @ mask @ columns.T` is RoIAlign of one map: for crops in
     which every box has its own map, such as the mask of its object.
     """
-    samples = -math.ceil((extent + 1) / output_size) if sampling_ratio < 0 else sampling_ratio
     start, length = _axis(jnp.asarray(boxes), 1 if axis == "y" else 0, 1.0, aligned)
-    return _weights(start, length, output_size, samples, extent)
+    return _weights(start, length, output_size, sampling_ratio, extent)
 
 
 def _axis(boxes: Array, side: int, scale, aligned: bool) -> tuple[Array, Array]:
@@ -132,7 +131,8 @@ def _positions(start: Array, length: Array, size: int, samples: int) -> tuple[Ar
 
 
 def _weights(start: Array, length: Array, size: int, samples: int, extent: int) -> Float[Array, "*N O n"]:
-    """Returns how much each pixel of one axis of the map counts in each cell."""
+    """Returns how much each pixel of one axis of the map counts in each cell; `samples` is -1 for adaptive sampling."""
+    samples = -math.ceil((extent + 1) / size) if samples < 0 else samples  # the most that a box of the map's size needs
     where, weight = _positions(start, length, size, samples)
     inside = (where >= -1.0) & (where <= extent)
     where = jnp.clip(where, 0.0, extent - 1.0)
@@ -145,9 +145,8 @@ def _by_matrix(maps: list, boxes: Array, levels: Array, *, size: Any, scales: An
     total = jnp.zeros((), maps[0].dtype)
     for place, (features, scale) in enumerate(zip(maps, scales)):
         height, width = features.shape[1:3]
-        most = [-math.ceil((extent + 1) / size) if samples < 0 else samples for extent in (height, width)]
-        rows = _weights(*_axis(boxes, 1, scale, aligned), size, most[0], height)
-        columns = _weights(*_axis(boxes, 0, scale, aligned), size, most[1], width)
+        rows = _weights(*_axis(boxes, 1, scale, aligned), size, samples, height)
+        columns = _weights(*_axis(boxes, 0, scale, aligned), size, samples, width)
         if len(maps) > 1:
             rows = jnp.where((levels == place)[..., None, None], rows, 0.0)
         kind = features.dtype

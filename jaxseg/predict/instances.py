@@ -61,9 +61,8 @@ def predict_instances(
     found: list[_Found] = []
     for first in range(0, len(views), batch_size):
         chosen = views[first : first + batch_size]
-        filled = [
-            chosen[min(n, len(chosen) - 1)] for n in range(batch_size)
-        ]  # the last batch is as large as the others
+        # the last batch is made as large as the others
+        filled = chosen + chosen[-1:] * (batch_size - len(chosen))
         tiles = [_tile(image, corner, axes, window) for corner, axes in filled]
         sizes = np.array([size for _, size in tiles], np.float32)
         result = detect(np.stack([tile for tile, _ in tiles]), sizes)

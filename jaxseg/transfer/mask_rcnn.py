@@ -8,7 +8,7 @@ import numpy as np
 from jaxseg import models
 from jaxseg.transfer import backbone_names, torch_layout
 
-BODY, POOLED = "backbone.body.", 7
+BODY = "backbone.body."
 HEADS = {
     "proposal_head/conv": "rpn.head.conv.0.0",
     "proposal_head/objectness": "rpn.head.cls_logits",
@@ -62,7 +62,7 @@ def fpn(
             return torch_layout.conv_transpose_kernel
         if group == "mask_head":
             return torch_layout.conv_kernel
-        return _first_dense if rest[0] == "dense_0" else torch_layout.dense_kernel
+        return torch_layout.flattened_kernel if rest[0] == "dense_0" else torch_layout.dense_kernel
 
     variables = torch_layout.convert(
         model,
@@ -74,9 +74,3 @@ def fpn(
         source=source,
     )
     return model, variables
-
-
-def _first_dense(weight: np.ndarray) -> np.ndarray:
-    """Their box features are flattened as channels, rows, columns; ours as rows, columns, channels."""
-    outputs = weight.shape[0]
-    return weight.reshape(outputs, -1, POOLED, POOLED).transpose(2, 3, 1, 0).reshape(-1, outputs)

@@ -30,6 +30,15 @@ def dense_kernel(weight: np.ndarray) -> np.ndarray:
     return weight.T
 
 
+def flattened_kernel(weight: np.ndarray) -> np.ndarray:
+    """`(O, C * 7 * 7)` -> `(7 * 7 * C, O)`: the first dense layer after a 7x7 grid (VGG's, Mask R-CNN's box head).
+
+    Theirs reads the grid flattened as channels, rows, columns; ours as rows, columns, channels.
+    """
+    outputs = weight.shape[0]
+    return weight.reshape(outputs, -1, 7, 7).transpose(2, 3, 1, 0).reshape(-1, outputs)
+
+
 def layout(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """The function that brings a leaf of convolutions and normalisations into our layout."""
     return conv_kernel if path[-1] == "kernel" else lambda array: array

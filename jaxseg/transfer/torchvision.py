@@ -39,7 +39,7 @@ def classifier(
             return torch_layout.layout(path)
         if path[-1] == "bias":
             return lambda array: array
-        return _first_dense if path[1] == "dense_0" else torch_layout.dense_kernel
+        return torch_layout.flattened_kernel if path[1] == "dense_0" else torch_layout.dense_kernel
 
     stem = state_dict[backbone_names.STEMS[family]]
     variables = torch_layout.convert(
@@ -52,12 +52,6 @@ def classifier(
         source=source,
     )
     return model, variables
-
-
-def _first_dense(weight: np.ndarray) -> np.ndarray:
-    """VGG's first dense layer reads channels, rows, columns flattened in that order; ours rows, columns, channels."""
-    outputs = weight.shape[0]
-    return weight.reshape(outputs, -1, 7, 7).transpose(2, 3, 1, 0).reshape(-1, outputs)
 
 
 def fcn(state_dict: Mapping[str, np.ndarray], *, source: str = "torchvision:fcn_resnet50", **fields):

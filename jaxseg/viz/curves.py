@@ -16,8 +16,15 @@ GREY = "#7d8590"
 _TRAIN, _VALIDATION = "#56b4e9", "#e69f00"
 _LARGER_IS_WORSE = ("hd95_mm", "assd_mm", "hd_mm")
 
-_INSTANCES = {"dsb_score": "DSB score", "f1_50": "F1 50", "f1_75": "F1 75", "precision_50": "precision 50"}
-_INSTANCES |= {"recall_50": "recall 50", "pq": "PQ", "sq": "SQ", "rq": "RQ", "aji": "AJI", "count_error": "count error"}
+_INSTANCES = {
+    "dsb_score": "DSB score",
+    "f1_50": "F1 50",
+    "f1_75": "F1 75",
+    "pq": "PQ",
+    "sq": "SQ",
+    "rq": "RQ",
+    "aji": "AJI",
+}
 
 
 def label_of(metric: str) -> str:

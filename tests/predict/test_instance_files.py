@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import scenes
 from numpy.testing import assert_array_equal
+from scenes import objects
 
 from jaxseg.ops import run_length
 from jaxseg.predict import coco_results, label_image, object_table, write_coco, write_label_image
@@ -15,19 +17,7 @@ CLASSES = ("background", "nucleus", "mitosis")
 
 
 def square(top, left, height, width, shape=SHAPE):
-    mask = np.zeros(shape, bool)
-    mask[top : top + height, left : left + width] = True
-    return mask
-
-
-def objects(*masks, labels=None, scores=None, crowd=None):
-    count = len(masks)
-    return Instances(
-        tuple(run_length.encode(mask) for mask in masks),
-        np.ones(count, np.int32) if labels is None else np.array(labels, np.int32),
-        np.ones(count, np.float32) if scores is None else np.array(scores, np.float32),
-        np.zeros(count, bool) if crowd is None else np.array(crowd),
-    )
+    return scenes.square(top, left, height, width, shape)
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_anchors_and_proposals(run):
     np.testing.assert_array_equal(np.concatenate(model.anchors((128, 160), aux["pyramid"])), recorded["anchors"])
     proposals = aux["proposals"]
     assert proposals.valid.all()
-    np.testing.assert_allclose(proposals.boxes[0], recorded["proposals"], atol=1e-2)
+    np.testing.assert_allclose(proposals.boxes[0], recorded["proposals"], atol=1e-3)
 
 
 def test_heads(run):
@@ -87,7 +87,7 @@ def test_heads(run):
 def test_detections_and_their_masks(run):
     _, recorded, found, _, extra = run
     assert found["valid"].all() and not found["overflow"].any()
-    np.testing.assert_allclose(found["boxes"][0], recorded["det_boxes"], atol=1e-2)
+    np.testing.assert_allclose(found["boxes"][0], recorded["det_boxes"], atol=1e-3)
     np.testing.assert_allclose(found["scores"][0], recorded["det_scores"], atol=1e-4)
     np.testing.assert_array_equal(found["labels"][0], recorded["det_labels"])
     np.testing.assert_allclose(extra["pasted"][:6, ::2, ::2], recorded["det_masks"][:, 0], atol=1e-4)

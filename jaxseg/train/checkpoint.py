@@ -9,6 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxseg.train.state import State
+from jaxseg.transfer.stored import check_intact
 from jaxseg.typing import UserError
 
 FOLDER = "checkpoints"
@@ -77,8 +78,9 @@ class Checkpoints:
         """Reads a stored step into the shapes of `like` (arrays, or what `jax.eval_shape` gives).
 
         Raises:
-          UserError: the checkpoint holds another model; the first differing parameter is named.
+          UserError: the checkpoint is damaged, or holds another model; the first differing parameter is named.
         """
+        check_intact(self.folder / str(step) / "state")
         stored = self._manager.item_metadata(step)["state"]
         _compare(_shapes(getattr(stored, "tree", stored)), _shapes(like), self.folder / str(step))
         target = jax.tree.map(_target, like)
@@ -87,7 +89,12 @@ class Checkpoints:
         return Restored(items["state"], step, items["metadata"])
 
     def read(self, step: int) -> dict[str, Any]:
-        """Returns a stored state as nested dicts, whatever model and devices it came from."""
+        """Returns a stored state as nested dicts, whatever model and devices it came from.
+
+        Raises:
+          UserError: the checkpoint is damaged.
+        """
+        check_intact(self.folder / str(step) / "state")
         stored = self._manager.item_metadata(step)["state"]
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(

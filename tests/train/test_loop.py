@@ -127,6 +127,18 @@ def test_checkpoint_of_another_model_is_refused(tmp_path, machine):
     checkpoints.close()
 
 
+def test_damaged_checkpoint_is_refused(tmp_path, machine):
+    step_fn, state = machine
+    run(tmp_path, state, step_fn)
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    folder = checkpoints.folder / "6" / "state"
+    max(folder.rglob("d/*"), key=lambda path: path.stat().st_size).unlink()
+    for read in (lambda: checkpoints.restore(state, step=6), lambda: checkpoints.read(6)):
+        with pytest.raises(UserError, match=r"6/state cannot be read \(.*\); it may be damaged"):
+            read()
+    checkpoints.close()
+
+
 def test_metrics_rows_after_the_restored_step_are_dropped(tmp_path):
     path = tmp_path / logging.METRICS
     with logging.writer(tmp_path) as write:

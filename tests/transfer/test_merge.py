@@ -146,9 +146,14 @@ def test_converted_folders(tmp_path):
         stored.save(folder, model, variables, source="smp:Unet", in_channels=1)
     with pytest.raises(UserError, match="holds no converted weights"):
         stored.load(tmp_path)
-    (folder / "variables" / "manifest.ocdbt").write_bytes(b"damaged")
-    with pytest.raises(UserError, match="cannot be read"):
-        stored.load(folder)
+    data = max((folder / "variables").rglob("d/*"), key=lambda path: path.stat().st_size)
+    whole = data.read_bytes()
+    for damaged in (data, folder / "variables" / "manifest.ocdbt"):
+        for damage in (lambda path: path.write_bytes(whole[: len(whole) // 2]), lambda path: path.unlink()):
+            damage(damaged)
+            with pytest.raises(UserError, match="cannot be read"):
+                stored.load(folder)
+        data.write_bytes(whole)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
         stored.save(tmp_path / "file" / "below", model, variables, source="smp:Unet", in_channels=1)

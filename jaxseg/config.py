@@ -39,6 +39,7 @@ def base_config() -> ConfigDict:
             "max_objects": 100,  # trained on a patch; the largest are taken where there are more
             "sampled_anchors": 256,  # trained on an image,
             "sampled_boxes": 512,  # and boxes for the heads, a quarter of them objects'
+            "anchor_overlaps": (0.3, 0.7),  # IoU with an object below which an anchor is negative, and positive from
         }
     )
     config.loss = "auto"  # Dice + cross-entropy, softmax or (where the data names regions) sigmoid
@@ -256,6 +257,9 @@ def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
     for field, least in (("max_objects", 1), ("sampled_anchors", 2), ("sampled_boxes", 4)):
         if config.instance[field] < least:
             yield f"instance.{field} must be at least {least}, got {config.instance[field]}."
+    overlaps = tuple(config.instance.anchor_overlaps)
+    if len(overlaps) != 2 or not 0 < overlaps[0] <= overlaps[1] <= 1:
+        yield f"instance.anchor_overlaps must be two shares, the lower first, such as (0.3, 0.7); got {overlaps}."
 
 
 def _pattern_problems(config: ConfigDict) -> Iterator[str]:

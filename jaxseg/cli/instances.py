@@ -34,7 +34,8 @@ def classes(config: ConfigDict, known: Sequence[str]) -> tuple[str, ...]:
 def task(config: ConfigDict, model: Any) -> Task:
     """Binds a detector."""
     options = config.instance
-    sampling = tasks.Sampling(anchors=options.sampled_anchors, boxes=options.sampled_boxes)
+    low, high = options.anchor_overlaps
+    sampling = tasks.Sampling(anchors=options.sampled_anchors, boxes=options.sampled_boxes, high=high, low=low)
     return tasks.instance(
         model, max_objects=options.max_objects, sampling=sampling, sync_batch_norm=config.train.sync_batch_norm
     )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from jaxseg.config import base_config
 from jaxseg.typing import UserError
 
 RECORD = "config.json"
@@ -33,8 +34,8 @@ class Arguments(NamedTuple):
 
 
 def stored_config(workdir: pathlib.Path) -> ConfigDict:
-    """Returns the config that a workdir was made with."""
-    return as_config(record(workdir)["config"])
+    """Returns the config that a workdir was made with; options that did not exist then have their defaults."""
+    return as_config(_completed(record(workdir)["config"]))
 
 
 def record(workdir: pathlib.Path) -> dict[str, Any]:
@@ -65,6 +66,18 @@ def as_config(tree: Mapping[str, Any]) -> ConfigDict:
     return ConfigDict(convert(tree), type_safe=False)
 
 
+def _completed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds what an earlier version did not know yet; `model` differs from network to network and stays."""
+    defaults = json.loads(base_config().to_json())
+    return {
+        **defaults,
+        **{
+            name: {**defaults[name], **value} if isinstance(defaults.get(name), dict) and name != "model" else value
+            for name, value in tree.items()
+        },
+    }
+
+
 def begin(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
     """Makes the folder, refuses one of another experiment, and returns its record (empty when it is new).
 
@@ -81,7 +94,7 @@ def begin(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
     if not (workdir / RECORD).exists():
         return {}
     stored = record(workdir)
-    before, now = _flat(stored["config"]), _flat(json.loads(config.to_json()))
+    before, now = _flat(_completed(stored["config"])), _flat(json.loads(config.to_json()))
     differing = [
         name
         for name in sorted(before.keys() | now.keys())

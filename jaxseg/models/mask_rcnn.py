@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 from jaxseg import ops
 from jaxseg.models import backbones, layers, proposals
 
-FINEST = 4  # stride of the finest level
 Pyramid = Mapping[int, Array]  # by stride
 
 
@@ -29,6 +28,7 @@ class PyramidNeck(nn.Module):
     """Laterals, a top-down path and 3x3 convolutions; one more level by striding the coarsest (P6)."""
 
     features: int
+    finest: int = 4
     norm: str = "none"
     dtype: Any = jnp.float32
 
@@ -36,7 +36,7 @@ class PyramidNeck(nn.Module):
     def __call__(self, stages: Mapping[int, Array], train: bool) -> dict[int, Array]:
         block = {"norm": self.norm, "activation": "none", "kernel_init": layers.he_normal(1.0), "dtype": self.dtype}
         x, pyramid = None, {}
-        for stride in sorted((stride for stride in stages if stride >= FINEST), reverse=True):
+        for stride in sorted((stride for stride in stages if stride >= self.finest), reverse=True):
             lateral = layers.ConvBlock(self.features, (1, 1), name=f"lateral_{stride}", **block)(stages[stride], train)
             x = lateral if x is None else layers.double(x) + lateral
             pyramid[stride] = layers.ConvBlock(self.features, (3, 3), name=f"output_{stride}", **block)(x, train)
@@ -109,12 +109,13 @@ class MaskRCNN(nn.Module):
 
     Attributes:
       num_classes: with the background, which is class 0.
-      backbone: a name of `backbones` or an outside "package.module:attr"; its stages of stride 4 and more are used.
+      backbone: a name of `backbones` or an outside "package.module:attr"; its stages from `finest` on are used.
       ndim: 2.
       features: channels of the pyramid.
+      finest: stride of the pyramid's finest level: 4, or 2 for objects of less than ten pixels.
       box_features: width of the box head.
       mask_features, mask_convs: width and depth of the mask head.
-      anchor_sizes: pixels, one a level from stride 4 on; the pyramid has one level more than the backbone has stages.
+      anchor_sizes: pixels, one or more a level from `finest` on; the last level is twice as coarse as the backbone's last.
       anchor_ratios: heights to widths.
       anchor_offset: where in a cell the anchors' centre lies: 0.5 in its middle, 0 as in torchvision.
       canonical_size: side in pixels of a box that is read at stride 16.
@@ -136,6 +137,7 @@ class MaskRCNN(nn.Module):
     backbone: str = "resnet50"
     ndim: int = 2
     features: int = 256
+    finest: int = 4
     box_features: int = 1024
     mask_features: int = 256
     mask_convs: int = 4
@@ -165,7 +167,7 @@ class MaskRCNN(nn.Module):
         common = {"axis_name": self.axis_name, "dtype": self.dtype}
         fields = {"ndim": 2, "norm": self.norm, **common, **dict(self.backbone_fields)}
         self.network = backbones.create(self.backbone, name="backbone", **fields)
-        self.neck = PyramidNeck(self.features, self.head_norm, dtype=self.dtype)
+        self.neck = PyramidNeck(self.features, self.finest, self.head_norm, dtype=self.dtype)
         shapes = np.size(self.anchor_sizes[0]) * len(self.anchor_ratios)
         self.proposal_head = ProposalHead(int(shapes), dtype=self.dtype)
         self.box_head = BoxHead(self.num_classes, self.box_features, dtype=self.dtype)

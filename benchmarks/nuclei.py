@@ -44,7 +44,7 @@ def baseline(folder: pathlib.Path) -> dict:
             continue
         sample = dataset.load(case)
         pred.append(predict.otsu_watershed(np.asarray(sample.image.data, np.float32)))
-        true.append(instances.to_instances(sample.label.data, sample.objects))
+        true.append(instances.to_instances(sample.label.data, sample.objects, num_classes=2))
         found = metrics.instance_rows(pred[-1], true[-1], classes=dataset.classes)
         rows += [{"case": case.name, **row} for row in found]
     return {**metrics.aggregate(rows), "coco": together(pred, true)}

@@ -63,7 +63,7 @@ def check_cases(config: ConfigDict, cases: Sequence[store.StoredCase]) -> None:
 
 
 def evaluator(
-    config: ConfigDict, learnt: Task, held_out: Sequence[store.StoredCase]
+    config: ConfigDict, learnt: Task, held_out: Sequence[store.StoredCase], *, num_classes: int
 ) -> Callable[[states.State], dict[str, float]]:
     """Returns `state -> {"score", "AP50", "dsb_score"}` of held-out cases; the score is AP50 of masks."""
     apply = jax.jit(learnt.predict)
@@ -77,7 +77,7 @@ def evaluator(
             image, values = store.read_patch(case, (0,) * len(case.shape), case.shape)
             assert case.objects is not None  # check_cases
             pred.append(prediction.predict_instances(functools.partial(apply, variables), image, **options))
-            true.append(instances.to_instances(values, case.objects))
+            true.append(instances.to_instances(values, case.objects, num_classes=num_classes))
             kept = prediction.above(pred[-1], config.predict.min_score)
             scores.append(metrics.dsb_score(metrics.instance_counts(kept, true[-1])))
         precision = metrics.average_precision_at(pred, true, threshold=0.5, most=None)
@@ -137,7 +137,7 @@ def evaluate(
             sample = load(case)
             if sample.objects is None:
                 raise UserError(f"Case {case.name} has classes, not objects; instances cannot be scored on it.")
-            true = instances.to_instances(sample.label.data, sample.objects)
+            true = instances.to_instances(sample.label.data, sample.objects, num_classes=len(classes))
             yield evaluation.InstanceResult(case.name, sample.image.data, find(sample.image), true)
 
     rows, together = evaluation.evaluate_instances(

@@ -169,7 +169,7 @@ def _evaluator(
 ) -> Callable[[states.State], dict[str, float]]:
     """Returns `state -> {"dice", class names...}`: whole held-out cases on the prepared grid, without flips."""
     if config.task == "instance":
-        return instances.evaluator(config, task, held_out)
+        return instances.evaluator(config, task, held_out, num_classes=len(known.classes))
     apply = jax.jit(task.predict)
     options = {**build.predict_options(config), "flip_axes": ()}
     chosen = held_out[: config.train.eval_cases or None]

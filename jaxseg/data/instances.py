@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int16, Integer
 
 from jaxseg.ops import run_length
-from jaxseg.typing import Instances, Objects, UserError
+from jaxseg.typing import IGNORE, Instances, Objects, UserError
 
 MOST_VALUES = np.iinfo(np.int16).max  # prepared labels are int16
 
@@ -60,12 +60,25 @@ def object_map(
     return compact.reshape(shape).astype(np.int16), objects
 
 
-def to_instances(values: Integer[np.ndarray, "H W"], objects: Objects) -> Instances:
-    """Returns the objects of a map as run-length masks; those without a pixel left keep an empty mask."""
+def to_instances(values: Integer[np.ndarray, "H W"], objects: Objects, *, num_classes: int) -> Instances:
+    """Returns the objects of a map as run-length masks; those without a pixel left keep an empty mask.
+
+    IGNORE pixels, where there are any, become a crowd region of every class at the end: what is found there counts
+    neither way.
+
+    Args:
+      values: object map of `object_map`.
+      objects: what its values mean.
+      num_classes: with the background.
+    """
     masks: list[dict[str, Any]] = []
     flat = np.asfortranarray(values)
     for number in range(1, len(objects.classes) + 1):
         rows = np.flatnonzero((objects.members == number).any(axis=1))
         masks.append(run_length.encode(np.isin(flat, rows) if len(rows) != 1 else flat == rows[0]))
-    count = len(objects.classes)
-    return Instances(tuple(masks), objects.classes, np.ones(count, np.float32), objects.crowd)
+    labels, crowd = objects.classes, objects.crowd
+    if (values == IGNORE).any():
+        foreground = np.arange(1, num_classes, dtype=labels.dtype)
+        masks += [run_length.encode(values == IGNORE)] * len(foreground)
+        labels, crowd = np.concatenate([labels, foreground]), np.concatenate([crowd, np.ones(len(foreground), bool)])
+    return Instances(tuple(masks), labels, np.ones(len(labels), np.float32), crowd)

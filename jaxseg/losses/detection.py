@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxseg import ops
 
-IN_CROWD = 0.5  # a box with a larger share within a crowd region is no negative
+NEUTRAL = 0.5  # a box with a larger share within a crowd region or ignored pixels is no negative
 SMOOTH = 1 / 9  # where the box loss turns from a square to a line
 
 
@@ -49,7 +49,7 @@ def match(
     high: float,
     low: float,
     keep_best: bool = False,
-    in_crowd: Bool[Array, " A"] | None = None,
+    neutral: Bool[Array, " A"] | None = None,
 ) -> Matches:
     """Gives each of A boxes the object that it overlaps most.
 
@@ -60,7 +60,7 @@ def match(
       low: boxes below this are negative; between the two they are neither.
       keep_best: the boxes that overlap an object most are positive, however little that is (with the object that they
         themselves overlap most, as torchvision has it).
-      in_crowd: boxes that are never negative.
+      neutral: boxes that are never negative.
     """
     known = jnp.where(valid[:, None], overlaps, -1.0)
     best, row = known.max(axis=0), known.argmax(axis=0).astype(jnp.int32)
@@ -69,8 +69,8 @@ def match(
         most = known.max(axis=1, keepdims=True)
         positive = positive | ((known == most) & (most > 0)).any(axis=0)
     negative = ~positive & (best < low)
-    if in_crowd is not None:
-        negative = negative & ~in_crowd
+    if neutral is not None:
+        negative = negative & ~neutral
     return Matches(positive, negative, row)
 
 

@@ -115,7 +115,7 @@ class MaskRCNN(nn.Module):
       finest: stride of the pyramid's finest level: 4, or 2 for objects of less than ten pixels.
       box_features: width of the box head.
       mask_features, mask_convs: width and depth of the mask head.
-      anchor_sizes: pixels, one or more a level from `finest` on; the last level is twice as coarse as the backbone's last.
+      anchor_sizes: pixels, one or more a level from `finest` on; there is a level more than the backbone has stages.
       anchor_ratios: heights to widths.
       anchor_offset: where in a cell the anchors' centre lies: 0.5 in its middle, 0 as in torchvision.
       canonical_size: side in pixels of a box that is read at stride 16.

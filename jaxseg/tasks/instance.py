@@ -2,19 +2,21 @@
 
 A batch is {"image" (B, H, W, C), "label" (B, H, W) object map, "members" (B, V, L), "classes" (B, M), "crowd" (B, M)}
 (see `typing.Objects`; padded with zeros). Boxes and masks are taken from the map after augmentation, so whatever moves
-a label map moves the objects, and those that left the patch are gone.
+a label map moves the objects, and those that left the patch are gone. Boxes that lie by more than half in crowd regions
+or in IGNORE pixels (outside the region of interest) are never taught as background.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxseg import ops
 from jaxseg.losses import detection
 from jaxseg.models import proposals
-from jaxseg.typing import Task
+from jaxseg.typing import IGNORE, Task
 
 
 class Truth(NamedTuple):
@@ -26,6 +28,7 @@ class Truth(NamedTuple):
       numbers: of the objects in the map's members, from 1.
       valid: objects to be found; crowd regions are not.
       crowd: crowd regions.
+      ignored: pixels that may not count.
       cut: how many objects of the patch found no place.
     """
 
@@ -34,6 +37,7 @@ class Truth(NamedTuple):
     numbers: Int[Array, " G"]
     valid: Bool[Array, " G"]
     crowd: Bool[Array, " G"]
+    ignored: Bool[Array, "H W"]
     cut: Int[Array, ""]
 
 
@@ -65,9 +69,15 @@ def object_layers(label: Int[Array, "H W"], members: Int[Array, "V L"]) -> Int[A
 
 
 def visible_objects(
-    layers: Int[Array, "H W L"], classes: Int[Array, " M"], crowd: Bool[Array, " M"], *, most: int
+    label: Int[Array, "H W"],
+    members: Int[Array, "V L"],
+    classes: Int[Array, " M"],
+    crowd: Bool[Array, " M"],
+    *,
+    most: int,
 ) -> Truth:
     """Returns boxes and classes of the objects that a patch shows: the `most` largest, where there are more."""
+    layers = object_layers(label, members)
     height, width, depth = layers.shape
     flat, count = layers.reshape(-1), len(classes) + 1
     y, x = jnp.mgrid[:height, :width]
@@ -86,6 +96,7 @@ def visible_objects(
         numbers=(rows + 1).astype(jnp.int32),
         valid=there & ~crowd,
         crowd=crowd,
+        ignored=label == IGNORE,
         cut=(area > 0).sum() - there.sum(),
     )
 
@@ -132,9 +143,8 @@ def instance(
         dense, updated = network.apply(variables, image, True, mutable=list(extra[group]), method="dense")
         canvas = image.shape[1:3]
         limits = jnp.tile(jnp.array(canvas, jnp.float32), (len(image), 1))
-        layers = jax.vmap(object_layers)(batch["label"], batch["members"])
         truth = jax.vmap(lambda *given: visible_objects(*given, most=max_objects))(
-            layers, batch["classes"], batch["crowd"]
+            batch["label"], batch["members"], batch["classes"], batch["crowd"]
         )
         keys = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(key, index), 2))(_places(batch))
         anchors = jnp.concatenate(network.anchors(canvas, dense["pyramid"]))
@@ -146,6 +156,7 @@ def instance(
         most = int(sampling.boxes * sampling.positive_boxes)  # positives come first
         few = jax.tree.map(lambda value: value[:, :most], samples)
         masks = network.apply(variables, dense["pyramid"], rois[:, :most], True, method="mask_outputs")
+        layers = jax.vmap(object_layers)(batch["label"], batch["members"])
         mask = _mask_loss(masks, layers, rois[:, :most], few, truth, aligned=model.aligned)
         values = {"objectness": objectness, "anchor_box": anchor_box, "class": classes, "box": box, "mask": mask}
         figures = {f"loss/{name}": value for name, value in values.items()}
@@ -167,9 +178,9 @@ def _places(batch) -> Int[Array, " B"]:
 def _proposal_losses(dense, anchors, truth: Truth, keys, sampling: Sampling) -> tuple[Array, Array]:
     def one(key, logits, deltas, truth: Truth):
         overlaps = ops.box_iou(truth.boxes, anchors)
-        crowd = _in_crowd(anchors, truth)
+        neutral = _neutral(anchors, truth)
         matches = detection.match(
-            overlaps, truth.valid, high=sampling.high, low=sampling.low, keep_best=True, in_crowd=crowd
+            overlaps, truth.valid, high=sampling.high, low=sampling.low, keep_best=True, neutral=neutral
         )
         drawn = detection.draw(key, matches, number=sampling.anchors, positive_share=sampling.positive_anchors)
         return detection.proposal_losses(logits, deltas, anchors, matches, *drawn, truth.boxes)
@@ -181,8 +192,10 @@ def _proposal_losses(dense, anchors, truth: Truth, keys, sampling: Sampling) -> 
     return objectness.sum() / total, moved.sum() / total
 
 
-def _in_crowd(boxes: Float[Array, "A 4"], truth: Truth) -> Bool[Array, " A"]:
-    return (jnp.where(truth.crowd, ops.box_coverage(boxes, truth.boxes), 0.0) > detection.IN_CROWD).any(axis=1)
+def _neutral(boxes: Float[Array | np.ndarray, "A 4"], truth: Truth) -> Bool[Array, " A"]:
+    """Tells which boxes lie in a crowd region or outside the region of interest, where nothing is known."""
+    in_crowd = (jnp.where(truth.crowd, ops.box_coverage(boxes, truth.boxes), 0.0) > detection.NEUTRAL).any(axis=1)
+    return in_crowd | (ops.box_mask_share(boxes, truth.ignored) > detection.NEUTRAL)
 
 
 def _rois(key, found: proposals.Proposals, truth: Truth, *, sampling: Sampling):
@@ -194,7 +207,7 @@ def _rois(key, found: proposals.Proposals, truth: Truth, *, sampling: Sampling):
         truth.valid,
         high=sampling.foreground,
         low=sampling.foreground,
-        in_crowd=_in_crowd(boxes, truth),
+        neutral=_neutral(boxes, truth),
     )
     matches = matches._replace(positive=matches.positive & present, negative=matches.negative & present)
     samples = detection.sample(

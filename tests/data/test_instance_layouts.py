@@ -34,7 +34,10 @@ def block(top, left, bottom, right, shape=SHAPE):
 
 def masks_of(sample):
     """The objects as boolean masks, in order."""
-    return [run_length.decode(mask) for mask in instances.to_instances(sample.label.data, sample.objects).masks]
+    return [
+        run_length.decode(mask)
+        for mask in instances.to_instances(sample.label.data, sample.objects, num_classes=3).masks
+    ]
 
 
 def same(found, expected):

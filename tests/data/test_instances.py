@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from jaxseg import metrics
 from jaxseg.data import instances, loader, preprocess, store
 from jaxseg.ops import run_length
-from jaxseg.typing import Case, DataSet, Sample, UserError, Volume
+from jaxseg.typing import IGNORE, Case, DataSet, Instances, Sample, UserError, Volume
 
 
 def test_a_map_by_hand():
@@ -31,15 +32,30 @@ def test_masks_come_back_as_they_were(seed):
         full[number, top : top + height, left : left + width] = mask
         parts.append(((int(top), int(left)), mask))
     values, objects = instances.object_map(parts, shape=(23, 31), classes=rng.integers(1, 4, 12).tolist())
-    found = instances.to_instances(values, objects)
+    found = instances.to_instances(values, objects, num_classes=3)
     np.testing.assert_array_equal([run_length.decode(mask) for mask in found.masks], full)
     np.testing.assert_array_equal(found.labels, objects.classes)
     assert (found.scores == 1).all() and not found.crowd.any()
 
 
+def test_outside_the_region_of_interest_lies_a_crowd_of_every_class():
+    values, objects = instances.object_map([((0, 0), np.ones((2, 2), bool))], shape=(3, 4), classes=[2])
+    values[:, 3] = IGNORE
+    found = instances.to_instances(values, objects, num_classes=4)
+    assert found.labels.tolist() == [2, 1, 2, 3] and found.crowd.tolist() == [False, True, True, True]
+    outside = np.repeat([[False, False, False, True]], 3, axis=0)
+    np.testing.assert_array_equal([run_length.decode(mask) for mask in found.masks[1:]], [outside] * 3)
+    # a find out there is no error, one in the middle is
+    for left, wrong in ((3, 0), (2, 1)):
+        mask = np.zeros((3, 4), bool)
+        mask[1:, left] = True
+        pred = Instances((run_length.encode(mask),), np.array([1]), np.ones(1), np.zeros(1, bool))
+        assert metrics.instance_counts(pred, found, label=1).fp[0] == wrong
+
+
 def test_no_objects():
     values, objects = instances.object_map([], shape=(4, 6), classes=[])
-    assert not values.any() and instances.to_instances(values, objects).masks == ()
+    assert not values.any() and instances.to_instances(values, objects, num_classes=3).masks == ()
 
 
 def test_too_many_different_overlaps_are_refused(monkeypatch):

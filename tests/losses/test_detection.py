@@ -32,7 +32,7 @@ def test_matching_by_hand():
     alone = detection.match(OVERLAPS, one, high=0.7, low=0.3, keep_best=True)
     assert alone.positive.tolist() == [True, False, False, False, False]
     assert alone.negative.tolist() == [False, False, True, True, False]
-    hidden = detection.match(OVERLAPS, both, high=0.7, low=0.3, in_crowd=jnp.array([True, False, True, False, False]))
+    hidden = detection.match(OVERLAPS, both, high=0.7, low=0.3, neutral=jnp.array([True, False, True, False, False]))
     assert hidden.positive.tolist()[0] and hidden.negative.tolist() == [False, False, False, True, False]
 
 

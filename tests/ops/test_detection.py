@@ -44,6 +44,14 @@ def test_overlaps_of_boxes_by_hand():
     np.testing.assert_allclose(ops.generalized_box_iou(first, second)[0], expected, rtol=1e-6)
 
 
+def test_share_of_a_box_in_a_mask():
+    mask = np.zeros((4, 6), bool)
+    mask[1:3, 2:] = True
+    boxes = [[2, 1, 6, 3], [0, 0, 6, 4], [-3, 1, 3, 2], [1.6, 0.4, 2.4, 3.6], [8, 8, 9, 9], [3, 2, 3, 3]]
+    expected = [1, 8 / 24, 1 / 3, 0, 0, 0]  # clipped to the image, then rounded: the fourth has no width
+    np.testing.assert_allclose(ops.box_mask_share(np.array(boxes, np.float32), jnp.asarray(mask)), expected, rtol=1e-6)
+
+
 def test_overlaps_equal_torchvision(recorded):
     boxes = recorded["nms_boxes"]
     for name, function in (("box_iou", ops.box_iou), ("generalized_box_iou", ops.generalized_box_iou)):

@@ -170,7 +170,7 @@ def test_our_own_reader_reads_the_same_masks(tmp_path, results):
     write_coco(tmp_path / "annotations" / "instances.json", {"b": results["b"]}, classes=CLASSES)
     dataset = datasets.load("coco", root=tmp_path)
     sample = dataset.load(dataset.cases[0])
-    read = to_instances(sample.label.data, sample.objects)
+    read = to_instances(sample.label.data, sample.objects, num_classes=3)
     assert len(read.masks) == 3
     for mine, theirs in zip(three.masks, read.masks):
         assert_array_equal(run_length.decode(mine), run_length.decode(theirs))

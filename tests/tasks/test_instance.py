@@ -9,6 +9,7 @@ import pytest
 from jaxseg import models, ops, tasks
 from jaxseg.data import instances
 from jaxseg.tasks.instance import mask_targets, object_layers, visible_objects
+from jaxseg.typing import IGNORE
 
 TINY = {
     "backbone": "resnet18",
@@ -73,14 +74,15 @@ def test_what_a_patch_shows():
         [((2, 3), ones), ((4, 6), ones), ((20, 20), ones), ((12, 2), ones[:2])],
         shape=(30, 40), classes=[1, 2, 1, 2], crowd=[False, False, False, True],
     )  # fmt: skip
-    layers = object_layers(jnp.asarray(values[:16, :18], jnp.int32), jnp.asarray(objects.members))
-    assert (layers > 0).sum() == 2 * 40 + 16  # the overlap is in two layers
-    found = visible_objects(layers, jnp.asarray(objects.classes), jnp.asarray(objects.crowd), most=4)
+    label, rest = jnp.asarray(values[:16, :18], jnp.int32), map(jnp.asarray, (objects.classes, objects.crowd))
+    given = (label, jnp.asarray(objects.members), *rest)
+    assert (object_layers(*given[:2]) > 0).sum() == 2 * 40 + 16  # the overlap is in two layers
+    found = visible_objects(*given, most=4)
     np.testing.assert_array_equal(found.boxes, [[3, 2, 11, 7], [6, 4, 14, 9], [2, 12, 10, 14], [0, 0, 1, 1]])
     assert found.labels.tolist() == [1, 2, 2, 0] and found.numbers.tolist()[:3] == [1, 2, 4]
     assert found.valid.tolist() == [True, True, False, False] and found.crowd.tolist() == [False, False, True, False]
-    assert found.cut == 0
-    few = visible_objects(layers, jnp.asarray(objects.classes), jnp.asarray(objects.crowd), most=2)
+    assert found.cut == 0 and not found.ignored.any()
+    few = visible_objects(*given, most=2)
     assert few.cut == 1 and few.numbers.tolist() == [1, 2]
 
 
@@ -100,7 +102,8 @@ def test_mask_targets_are_roi_align_of_the_objects_own_mask():
     expected = ops.roi_align(masks, rois[None], output_size=7, sampling_ratio=-1)[0]
     np.testing.assert_allclose(found, np.stack([expected[0, ..., 0], expected[1, ..., 1]]), atol=1e-5)
     # a box around its object is full of it
-    tight = visible_objects(layers, jnp.asarray(objects.classes), jnp.asarray(objects.crowd), most=3)
+    given = (objects.members, objects.classes, objects.crowd)
+    tight = visible_objects(jnp.asarray(values, jnp.int32), *map(jnp.asarray, given), most=3)
     full = mask_targets(layers, tight.numbers, tight.boxes, size=7, aligned=True)
     assert full.min() > 0.7 and full[:, 1:-1, 1:-1].min() > 0.999
 
@@ -115,6 +118,20 @@ def test_five_losses_are_reported_and_an_empty_image_trains(built):
         np.testing.assert_allclose(value, sum(figures[name] for name in names), rtol=1e-5)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
     assert figures["loss/mask"] == 0 and figures["loss/box"] == 0 and figures["positives"] == 0
+
+
+def test_outside_the_region_of_interest_nothing_is_background(built):
+    """What an object outside of it looks like does not matter to any head: its boxes are neither drawn nor counted."""
+    _, params, extra, step = built
+    image, values, objects = scene(np.random.default_rng(0), 0)
+    nowhere = np.full_like(values, IGNORE)
+    batch = batch_of([(image, nowhere, objects)] * 2)
+    (value, (figures, _)), gradients = step(params, extra, batch, jax.random.key(1))
+    assert value == 0 and all(not leaf.any() for leaf in jax.tree.leaves(gradients)), figures
+    right = values.copy()
+    right[:, SIZE[1] // 2 :] = IGNORE
+    (_, (figures, _)), _ = step(params, extra, batch_of([(image, right, objects)] * 2), jax.random.key(1))
+    assert figures["loss/objectness"] > 0 and figures["loss/class"] > 0
 
 
 def test_padding_and_the_order_of_objects_do_not_matter(built):
@@ -157,7 +174,8 @@ def test_it_learns_two_scenes(built):
     found = jax.jit(task.predict)({"params": params, "extra": extra}, batch["image"])
     for row in range(len(scenes)):
         layers = object_layers(batch["label"][row], batch["members"][row])
-        truth = visible_objects(layers, batch["classes"][row], batch["crowd"][row], most=4)
+        given = (batch[name][row] for name in ("label", "members", "classes", "crowd"))
+        truth = visible_objects(*given, most=4)
         sure = np.asarray(found["valid"][row] & (found["scores"][row] > 0.5))
         overlaps = np.asarray(ops.box_iou(truth.boxes, found["boxes"][row])) * sure
         best = overlaps.argmax(1)[np.asarray(truth.valid)]

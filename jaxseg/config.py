@@ -39,6 +39,7 @@ def base_config() -> ConfigDict:
             "max_objects": 100,  # trained on a patch; the largest are taken where there are more
             "sampled_anchors": 256,  # trained on an image,
             "sampled_boxes": 512,  # and boxes for the heads, a quarter of them objects'
+            "sampled_masks": optional(int),  # the most masks of those; unset: all of them
             "anchor_overlaps": (0.3, 0.7),  # IoU with an object below which an anchor is negative, and positive from
         }
     )
@@ -254,8 +255,8 @@ def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
         yield "objects are found on the image's own grid; set data.spacing='keep' and data.crop=False."
     if config.parallel.spatial > 1:
         yield "parallel.spatial > 1 works for semantic tasks only."
-    for field, least in (("max_objects", 1), ("sampled_anchors", 2), ("sampled_boxes", 4)):
-        if config.instance[field] < least:
+    for field, least in (("max_objects", 1), ("sampled_anchors", 2), ("sampled_boxes", 4), ("sampled_masks", 1)):
+        if config.instance[field] is not None and config.instance[field] < least:
             yield f"instance.{field} must be at least {least}, got {config.instance[field]}."
     overlaps = tuple(config.instance.anchor_overlaps)
     if len(overlaps) != 2 or not 0 < overlaps[0] <= overlaps[1] <= 1:

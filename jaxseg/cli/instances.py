@@ -35,7 +35,8 @@ def task(config: ConfigDict, model: Any) -> Task:
     """Binds a detector."""
     options = config.instance
     low, high = options.anchor_overlaps
-    sampling = tasks.Sampling(anchors=options.sampled_anchors, boxes=options.sampled_boxes, high=high, low=low)
+    numbers = {"anchors": options.sampled_anchors, "boxes": options.sampled_boxes, "masks": options.sampled_masks}
+    sampling = tasks.Sampling(**numbers, high=high, low=low)
     return tasks.instance(
         model, max_objects=options.max_objects, sampling=sampling, sync_batch_norm=config.train.sync_batch_norm
     )

@@ -91,9 +91,10 @@ def draw(key: Array, matches: Matches, *, number: int, positive_share: float) ->
 
 
 def sample(key: Array, matches: Matches, *, number: int, positive_share: float = 0.25) -> Samples:
-    """Returns K = `number` boxes, drawn ones before fillers and positives before negatives."""
-    positive, negative = draw(key, matches, number=number, positive_share=positive_share)
-    rank = jnp.where(positive, 2, 0) + jnp.where(negative, 1, 0)
+    """Returns K = `number` boxes: positives, negatives, then what fills up, each kind in random order."""
+    first, second = jax.random.split(key)
+    positive, negative = draw(first, matches, number=number, positive_share=positive_share)
+    rank = jnp.where(positive, 2, 0) + jnp.where(negative, 1, 0) + jax.random.uniform(second, positive.shape)
     _, index = jax.lax.top_k(rank, number)
     return Samples(index.astype(jnp.int32), positive[index], (positive | negative)[index], matches.row[index])
 

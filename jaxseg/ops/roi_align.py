@@ -1,20 +1,23 @@
 """RoIAlign (He et al. 2017, section 3): features of boxes on a fixed grid, bilinear, without rounding.
 
-Averaging a square of bilinear samples is separable, so a box's features are one matrix product a side ("matrix"); the
-other formulation reads the four neighbours of each sample ("gather"). Gradients run through the features only.
+Averaging a square of bilinear samples is separable, so a box's features are one matrix product a side: of the whole map
+("matrix": many operations, all of them on a TPU's matrix unit), or of the window that the box covers, box after box
+("window", for CPUs). The third formulation reads the four neighbours of each sample ("gather", for GPUs). They give the
+same numbers; benchmarks/detection.py times them. Gradients run through the features only.
 """
 
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-Method = Literal["auto", "matrix", "gather"]
+Method = Literal["auto", "matrix", "gather", "window"]
+WINDOWS = (16, 32)  # pixels a side; a box that fits into neither is read from a window of the largest map's size
 
 
 def roi_align(
@@ -38,7 +41,7 @@ def roi_align(
         size can have.
       aligned: pixel centres lie at half coordinates; without it (torchvision's Mask R-CNN) at whole ones, and a box has
         at least one pixel.
-      method: "matrix", "gather", or the faster one for the device.
+      method: "matrix", "gather", "window", or "auto": the fastest one for the device.
     """
     level = jnp.zeros(boxes.shape[:-1], jnp.int32)
     return pyramid_roi_align(
@@ -83,13 +86,14 @@ def pyramid_roi_align(
     }
     matrix: Callable[..., Array] = functools.partial(_by_matrix, **common)
     gather: Callable[..., Array] = functools.partial(_by_gather, **common)
-    if method == "matrix" or (method == "auto" and sampling_ratio == -1):
-        return matrix(maps, boxes, levels)
-    if method == "gather":
-        return gather(maps, boxes, levels)
+    window: Callable[..., Array] = functools.partial(_by_window, **common)
+    methods = {"matrix": matrix, "gather": gather, "window": window}
+    if method in methods:
+        return methods[method](maps, boxes, levels)
     if method != "auto":
-        raise ValueError(f'method should be "auto", "matrix" or "gather", not {method!r}.')
-    return jax.lax.platform_dependent(maps, boxes, levels, cpu=matrix, tpu=matrix, default=gather)
+        raise ValueError(f'method should be "auto", "matrix", "gather" or "window", not {method!r}.')
+    default = matrix if sampling_ratio == -1 else gather
+    return jax.lax.platform_dependent(maps, boxes, levels, cpu=window, tpu=matrix, default=default)
 
 
 def roi_axis_weights(
@@ -132,13 +136,26 @@ def _positions(start: Array, length: Array, size: int, samples: int) -> tuple[Ar
 
 def _weights(start: Array, length: Array, size: int, samples: int, extent: int) -> Float[Array, "*N O n"]:
     """Returns how much each pixel of one axis of the map counts in each cell; `samples` is -1 for adaptive sampling."""
-    samples = -math.ceil((extent + 1) / size) if samples < 0 else samples  # the most that a box of the map's size needs
+    where, weight = _clipped(start, length, size, _most(samples, size, extent), extent)
+    return _interpolation(where, weight, extent)
+
+
+def _most(samples: int, size: int, extent: int) -> int:
+    """Returns the number of samples; for adaptive ones the most that a box of the map's size needs, negative."""
+    return -math.ceil((extent + 1) / size) if samples < 0 else samples
+
+
+def _clipped(start: Array, length: Array, size: int, samples: int, extent: Array | int) -> tuple[Array, Array]:
+    """Returns sample places moved into the map and their weights, 0 for those more than a pixel outside."""
     where, weight = _positions(start, length, size, samples)
     inside = (where >= -1.0) & (where <= extent)
-    where = jnp.clip(where, 0.0, extent - 1.0)
-    # A hat of width 1 is linear interpolation between the two neighbours.
+    return jnp.clip(where, 0.0, jnp.asarray(extent, jnp.float32) - 1.0), jnp.where(inside, weight, 0.0)
+
+
+def _interpolation(where: Array, weight: Array, extent: int) -> Float[Array, "*N O n"]:
+    """Returns the weights of pixels 0..extent-1; a hat of width 1 is linear interpolation between two neighbours."""
     hat = jnp.maximum(0.0, 1.0 - jnp.abs(where[..., None] - jnp.arange(extent, dtype=jnp.float32)))
-    return (hat * jnp.where(inside, weight, 0.0)[..., None]).sum(axis=-2)
+    return (hat * weight[..., None]).sum(axis=-2)
 
 
 def _by_matrix(maps: list, boxes: Array, levels: Array, *, size: Any, scales: Any, samples: Any, aligned: Any) -> Array:
@@ -188,3 +205,99 @@ def _corners(start: Array, length: Array, size: int, samples: int, extent: Array
     low = jnp.floor(where).astype(jnp.int32)
     upper = where - low
     return low, jnp.minimum(low + 1, last), (jnp.where(inside, 1 - upper, 0.0), jnp.where(inside, upper, 0.0))
+
+
+class _Windows(NamedTuple):
+    """Where each of n boxes is read from the stacked maps, and how: windows of one size."""
+
+    image: Int[Array, " n"]
+    top: Int[Array, " n"]
+    left: Int[Array, " n"]
+    rows: Float[Array, "n O h"]
+    columns: Float[Array, "n O w"]
+
+
+def _by_window(maps: list, boxes: Array, levels: Array, *, size: Any, scales: Any, samples: Any, aligned: Any) -> Array:
+    """Reads box after box from the smallest kind of window that holds it; the loops run as often as there are such."""
+    batch, number = boxes.shape[:2]
+    stacked, starts = _stack(maps)
+    boxes, levels = boxes.reshape(-1, 4), levels.reshape(-1)
+    scale, start = jnp.asarray(scales, jnp.float32)[levels], jnp.asarray(starts)[levels]
+    sides = []
+    for axis, side in ((1, 1), (2, 0)):  # y, x
+        extents = np.array([features.shape[axis] for features in maps], np.int32)
+        most = _most(samples, size, int(extents.max()))
+        extent = jnp.asarray(extents)[levels][:, None, None]
+        sides.append(_clipped(*_axis(boxes, side, scale, aligned), size, most, extent))
+    (y, weight_y), (x, weight_x) = sides
+    top, left = (jnp.floor(where.min(axis=(1, 2))).astype(jnp.int32) for where in (y, x))
+    needed = jnp.maximum(
+        *(jnp.ceil(w.max(axis=(1, 2))).astype(jnp.int32) - low + 1 for w, low in ((y, top), (x, left)))
+    )
+    whole = max(features.shape[1] for features in maps), stacked.shape[2]
+    small = [kind for kind in WINDOWS if kind < min(whole)]
+    kinds = []
+    image = jnp.repeat(jnp.arange(batch), number)
+    for height, width in [*((kind, kind) for kind in small), whole]:
+        first_y = jnp.clip(top + start, 0, stacked.shape[1] - height)
+        first_x = jnp.clip(left, 0, stacked.shape[2] - width)
+        rows = _interpolation(y + (start - first_y)[:, None, None], weight_y, height)
+        columns = _interpolation(x - first_x[:, None, None], weight_x, width)
+        kinds.append(_Windows(image, first_y, first_x, rows.astype(stacked.dtype), columns.astype(stacked.dtype)))
+    kind_of = jnp.searchsorted(jnp.array(small, jnp.int32), needed)
+    order = jnp.argsort(kind_of)
+    ends = jnp.searchsorted(kind_of[order], jnp.arange(len(kinds)), side="right")
+    return _read(stacked, order, ends, tuple(kinds)).reshape(batch, number, size, size, -1)
+
+
+def _stack(maps: list) -> tuple[Float[Array, "B H W C"], Int[np.ndarray, " L"]]:
+    """Returns the maps one above the other, filled with zeros on the right, and the first row of each."""
+    width = max(features.shape[2] for features in maps)
+    filled = [jnp.pad(features, ((0, 0), (0, 0), (0, width - features.shape[2]), (0, 0))) for features in maps]
+    starts = np.cumsum([0, *(features.shape[1] for features in maps[:-1])]).astype(np.int32)
+    return jnp.concatenate(filled, axis=1), starts
+
+
+@jax.custom_vjp
+def _read(stacked: Array, order: Array, ends: Array, kinds: tuple[_Windows, ...]) -> Float[Array, "n O O C"]:
+    """Multiplies each box's window by its weights; boxes order[ends[k - 1]:ends[k]] have windows of kind k."""
+
+    def one(turn: Array, result: Array, windows: _Windows) -> Array:
+        box = order[turn]
+        size = (1, windows.rows.shape[2], windows.columns.shape[2], stacked.shape[3])
+        corner = (windows.image[box], windows.top[box], windows.left[box], 0)
+        window = jax.lax.dynamic_slice(stacked, corner, size)[0]
+        value = jnp.einsum("ph,hwc,qw->pqc", windows.rows[box], window, windows.columns[box])
+        return jax.lax.dynamic_update_slice(result, value[None], (box, 0, 0, 0))
+
+    cells = kinds[0].rows.shape[1]
+    return _in_turns(one, jnp.zeros((len(order), cells, cells, stacked.shape[3]), stacked.dtype), ends, kinds)
+
+
+def _in_turns(one: Callable[..., Array], result: Array, ends: Array, kinds: tuple[_Windows, ...]) -> Array:
+    first = jnp.zeros((), ends.dtype)
+    for kind, windows in enumerate(kinds):
+        result = jax.lax.fori_loop(first, ends[kind], functools.partial(one, windows=windows), result)
+        first = ends[kind]
+    return result
+
+
+def _read_forward(stacked: Array, order: Array, ends: Array, kinds: tuple[_Windows, ...]):
+    return _read(stacked, order, ends, kinds), (jnp.zeros_like(stacked), order, ends, kinds)
+
+
+def _read_backward(kept, cotangent: Array):
+    """Adds each box's share to its window, in place."""
+    nothing, order, ends, kinds = kept
+
+    def one(turn: Array, result: Array, windows: _Windows) -> Array:
+        box = order[turn]
+        share = jnp.einsum("ph,pqc,qw->hwc", windows.rows[box], cotangent[box], windows.columns[box])
+        corner = (windows.image[box], windows.top[box], windows.left[box], 0)
+        before = jax.lax.dynamic_slice(result, corner, (1, *share.shape))
+        return jax.lax.dynamic_update_slice(result, before + share[None], corner)
+
+    return _in_turns(one, nothing, ends, kinds), None, None, None
+
+
+_read.defvjp(_read_forward, _read_backward)

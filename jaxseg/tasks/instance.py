@@ -46,6 +46,7 @@ class Sampling(NamedTuple):
 
     Attributes:
       anchors, boxes: drawn an image.
+      masks: the most positive boxes whose masks are trained, drawn among them; None: all that may be positive.
       positive_anchors, positive_boxes: the largest share of them that may be positive.
       high, low: overlaps of anchors from which and below which they are positive and negative.
       foreground: overlap from which a box is an object's.
@@ -53,6 +54,7 @@ class Sampling(NamedTuple):
 
     anchors: int = 256
     boxes: int = 512
+    masks: int | None = None
     positive_anchors: float = 0.5
     positive_boxes: float = 0.25
     high: float = 0.7
@@ -154,6 +156,7 @@ def instance(
         logits, deltas = network.apply(variables, dense["pyramid"], rois, method="box_outputs")
         classes, box = _box_losses(logits, deltas, rois, samples, truth)
         most = int(sampling.boxes * sampling.positive_boxes)  # positives come first
+        most = most if sampling.masks is None else min(most, sampling.masks)
         few = jax.tree.map(lambda value: value[:, :most], samples)
         masks = network.apply(variables, dense["pyramid"], rois[:, :most], True, method="mask_outputs")
         layers = jax.vmap(object_layers)(batch["label"], batch["members"])

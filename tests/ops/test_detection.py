@@ -151,7 +151,9 @@ def test_suppression_is_stable_under_padding_and_repetition():
     assert nothing.shape == (60,) and not valid.any()
 
 
-@pytest.mark.parametrize(("sampling", "method"), [(2, "matrix"), (2, "gather"), (-1, "matrix")])
+@pytest.mark.parametrize(
+    ("sampling", "method"), [(2, "matrix"), (2, "gather"), (2, "window"), (-1, "matrix"), (-1, "window")]
+)
 @pytest.mark.parametrize("aligned", [False, True])
 def test_roi_align_equals_torchvision(recorded, aligned, sampling, method):
     features = np.moveaxis(recorded["roi_features"], 1, -1)
@@ -163,7 +165,7 @@ def test_roi_align_equals_torchvision(recorded, aligned, sampling, method):
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("method", ["matrix", "gather"])
+@pytest.mark.parametrize("method", ["matrix", "gather", "window"])
 def test_roi_align_of_a_ramp_is_the_ramp_at_the_cells(method):
     y, x = np.mgrid[:20, :30].astype(np.float32)
     ramp = (2 * y + 3 * x)[None, ..., None]
@@ -181,12 +183,33 @@ def test_each_box_is_read_from_its_own_level():
     scales = [1 / 4, 1 / 8, 1 / 16]
     alone = [np.asarray(ops.roi_align(f, boxes, output_size=5, scale=s)) for f, s in zip(pyramid, scales)]
     expected = np.take_along_axis(np.stack(alone), levels[None, ..., None, None, None], axis=0)[0]
-    for method in ("matrix", "gather", "auto"):
+    for method in ("matrix", "gather", "window", "auto"):
         found = ops.pyramid_roi_align(pyramid, boxes, levels, output_size=5, scales=scales, method=method)
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_both_formulations_have_the_same_gradient():
+@pytest.mark.parametrize("sampling", [2, -1])
+def test_windows_of_every_kind(sampling):
+    """Small and large, wide and tall boxes, some beyond the map; on a map smaller than any window too."""
+    rng = np.random.default_rng(7)
+    pyramid = [jnp.asarray(rng.standard_normal((2, *size, 2)), jnp.float32) for size in ((48, 70), (24, 35), (9, 11))]
+    boxes = [[4, 4, 30, 40], [0, 8, 280, 30], [60, 0, 75, 192], [-40, -9, 90, 70], [250, 150, 330, 240], [9, 9, 9, 9]]
+    boxes = np.broadcast_to(np.array(boxes * 3, np.float32), (2, 18, 4))
+    levels = np.broadcast_to(np.repeat(np.arange(3, dtype=np.int32), 6), (2, 18))
+    wanted = rng.standard_normal((2, 18, 5, 5, 2)).astype(np.float32)
+
+    def run(maps, method):
+        options = {"output_size": 5, "scales": [1 / 4, 1 / 8, 1 / 20], "sampling_ratio": sampling, "method": method}
+        found = ops.pyramid_roi_align(maps, boxes, levels, **options)
+        return (found * wanted).sum(), found
+
+    gradients, values = zip(*(jax.grad(run, has_aux=True)(pyramid, method) for method in ("matrix", "window")))
+    np.testing.assert_allclose(*values, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *gradients)
+    assert all(np.abs(leaf).max() > 0.1 for leaf in gradients[1])
+
+
+def test_all_formulations_have_the_same_gradient():
     rng = np.random.default_rng(4)
     pyramid = [jnp.asarray(rng.standard_normal((1, 12, 16, 2)), jnp.float32), jnp.ones((1, 6, 8, 2))]
     boxes, levels = random_boxes(rng, 6, extent=40)[None], np.array([[0, 1, 0, 0, 1, 1]], np.int32)
@@ -196,8 +219,9 @@ def test_both_formulations_have_the_same_gradient():
         found = ops.pyramid_roi_align(maps, boxes, levels, output_size=3, scales=[0.25, 0.125], method=method)
         return (found * wanted).sum()
 
-    gradients = [jax.grad(loss)(pyramid, method) for method in ("matrix", "gather")]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *gradients)
+    gradients = [jax.grad(loss)(pyramid, method) for method in ("matrix", "gather", "window")]
+    for other in gradients[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), gradients[0], other)
     assert all(np.abs(leaf).max() > 0.1 for leaf in gradients[0])
 
 
@@ -205,7 +229,7 @@ def test_both_formulations_have_the_same_gradient():
     ("change", "message"),
     [
         ({"sampling_ratio": 0}, "sampling_ratio should be 1 or more"),
-        ({"method": "loop"}, 'method should be "auto", "matrix" or "gather"'),
+        ({"method": "loop"}, 'method should be "auto", "matrix", "gather" or "window"'),
         ({"method": "gather", "sampling_ratio": -1}, "matrix formulation only"),
     ],
 )

@@ -9,8 +9,8 @@ import numpy as np
 from jaxseg import evaluate as evaluation
 from jaxseg import metrics, predict
 from jaxseg.cli import build, inference, instances, workdir
-from jaxseg.data import orientation
-from jaxseg.data.datasets import inputs, layouts
+from jaxseg.data import datasets, orientation
+from jaxseg.data.datasets import inputs, instance_masks, layouts
 from jaxseg.train import logging
 from jaxseg.typing import Case, Sample, UserError
 
@@ -85,12 +85,8 @@ def _cases(arguments: workdir.Arguments, trained: inference.Trained) -> tuple[li
             "--mode evaluate of a folder needs one --input (images) and --labels; without both: held-out cases."
         )
     if arguments.inputs and arguments.labels:
-        if trained.find is not None:
-            raise UserError(
-                "--mode evaluate of a folder scores class maps; objects are scored on the held-out cases of the run: "
-                "leave out --input and --labels."
-            )
-        return _folder_cases(arguments.inputs[0], arguments.labels, trained)
+        of_folder = _folder_cases if trained.find is None else _folder_objects
+        return of_folder(arguments.inputs[0], arguments.labels, trained)
     # a network that learnt borders is scored on the objects themselves
     border = trained.find is not None and instances.borders(trained.config)
     other = {"target": "objects", "border_width": None} if border else {}
@@ -117,16 +113,34 @@ def _folder_cases(images: str, labels: str, trained: inference.Trained) -> tuple
         ignore=known.ignore_value,
         threshold=data.label_threshold,
     )
+    return _pairs(images, labels, len(known.channels)), functools.partial(layouts.load_case, rule=rule)
+
+
+def _folder_objects(images: str, labels: str, trained: inference.Trained) -> tuple[list[Case], Callable]:
+    """A COCO file of the images in a folder, or a folder of label images, whose values number the objects."""
+    names, channels = instances.classes(trained.config, trained.known.classes), trained.known.channels
+    if pathlib.Path(labels).suffix == ".json":
+        place = str(pathlib.Path(labels).absolute())
+        dataset = datasets.load("coco", root=images, images="", labels=place, classes=names, channels=channels)
+        return list(dataset.cases), dataset.load
+    if len(names) > 2:
+        raise UserError(
+            f"--labels {labels} should be a COCO file: label images do not tell the classes {', '.join(names[1:])}."
+        )
+    load = functools.partial(instance_masks.load_label_image, channels=len(channels))
+    return _pairs(images, labels, len(channels)), load
+
+
+def _pairs(images: str, labels: str, channels: int) -> list[Case]:
     found = {case.name: case.images[0] for case in inputs.list_inputs(labels)}
-    cases = inputs.list_inputs(images, channels=len(known.channels))
+    cases = inputs.list_inputs(images, channels=channels)
     missing = [case.name for case in cases if case.name not in found]
     if missing:
         raise UserError(
             f"--labels {labels} has no file for {len(missing)} of {len(cases)} images: {', '.join(missing[:5])}; label "
             "files are named as their images."
         )
-    labelled = [case._replace(label=found[case.name]) for case in cases]
-    return labelled, functools.partial(layouts.load_case, rule=rule)
+    return [case._replace(label=found[case.name]) for case in cases]
 
 
 def _results(

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from jaxseg.ops import run_length
+
 CONFIG = "--config=configs/dsb2018_nuclei.py:debug"
 SIZE = (132, 150)
 
@@ -80,6 +82,38 @@ def test_predict_writes_label_images_coco_json_and_overlays(trained, nuclei, tmp
     assert len(found.anns) > 0
     again = clinic.launch(*flags)
     assert again.returncode == 2 and "instances.json is there already; add --overwrite" in again.stderr
+
+
+def test_a_folder_scores_as_the_held_out_cases_do(trained, nuclei, tmp_path):
+    """The same cases as label images and as a COCO file."""
+    workdir, _ = trained
+    held_out = json.loads((workdir / "config.json").read_text())["split"]["held out"]
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    coco = {"images": [], "annotations": [], "categories": [{"id": 7, "name": "nucleus"}]}
+    for number, case in enumerate(held_out, start=1):
+        (tmp_path / "images" / f"{case}.png").write_bytes((nuclei / case / "images" / "a.png").read_bytes())
+        values = np.zeros(SIZE, np.uint16)
+        for mask in sorted((nuclei / case / "masks").glob("*.png")):
+            inside = np.asarray(Image.open(mask)) > 0
+            values[inside] = 300 + len(coco["annotations"])
+            run = run_length.encode(inside)
+            shape = {"size": run["size"], "counts": run["counts"].decode()}
+            entry = {"id": len(coco["annotations"]) + 1, "image_id": number, "category_id": 7, "segmentation": shape}
+            coco["annotations"].append({**entry, "iscrowd": 0})
+        Image.fromarray(values).save(tmp_path / "labels" / f"{case}.png")
+        coco["images"].append({"id": number, "file_name": f"{case}.png", "height": SIZE[0], "width": SIZE[1]})
+    (tmp_path / "objects.json").write_text(json.dumps(coco))
+    expected = (workdir / "evaluation" / "cases.csv").read_text()
+    flags = ("--mode=evaluate", f"--workdir={workdir}", f"--input={tmp_path / 'images'}")
+    for labels in ("labels", "objects.json"):
+        output = tmp_path / f"of_{labels}"
+        done = clinic.launch(*flags, f"--labels={tmp_path / labels}", f"--output={output}")
+        assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+        assert (output / "cases.csv").read_text() == expected
+    Image.fromarray(np.ones((5, 6), np.uint8)).save(tmp_path / "labels" / f"{held_out[0]}.png")
+    done = clinic.launch(*flags, f"--labels={tmp_path / 'labels'}", f"--output={tmp_path / 'x'}")
+    assert done.returncode == 2 and "but has (5, 6); export it again" in done.stderr, done.stderr
 
 
 def test_watershed_on_a_semantic_network_gives_the_same_tables(nuclei, tmp_path):

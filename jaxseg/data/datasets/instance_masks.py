@@ -117,6 +117,23 @@ def load_case(case: Case, *, rule: Rule) -> Sample:
     return objects.keep_region(sample, case.roi)
 
 
+def load_label_image(case: Case, *, channels: int) -> Sample:
+    """Reads an image and its label image, in which each value above 0 is an object, all of one kind.
+
+    Raises:
+      UserError: the image cannot be used, or the label image cannot be read or is of another shape.
+    """
+    image = objects.read_image(case, channels=channels)
+    values = readers.read_label(str(case.label)).data
+    if values.shape != image.data.shape[:2]:
+        raise UserError(
+            f"{case.label} should have the shape {image.data.shape[:2]} of {image.path}, but has {values.shape}; "
+            "export it again."
+        )
+    masks = _split(values) if values.max() > 0 else []
+    return objects.to_sample(image, masks, classes=[1] * len(masks), path=str(case.label))
+
+
 def digest_case(case: Case, *, rule: Rule) -> str:
     """Returns the sha256 of the bytes of a case's image and masks and of what changes how they are read.
 

@@ -32,6 +32,7 @@ from jaxseg.metrics.instances import (
     precision_at,
     recall_at,
 )
+from jaxseg.metrics.instances import match as match_instances
 from jaxseg.metrics.lesion import lesion_f1, lesion_scores
 from jaxseg.metrics.overlap import (
     confusion,
@@ -119,6 +120,7 @@ __all__ = [
     "lesion_f1",
     "lesion_scores",
     "mask_boxes",
+    "match_instances",
     "mean_distance",
     "names",
     "panoptic_quality",

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
+from jaxseg import metrics
 from jaxseg.ops import run_length
 from jaxseg.typing import Instances
 from jaxseg.viz import colors, overlay, panels
@@ -20,6 +21,8 @@ IOU = 0.5  # from here on a true and a predicted object of one class are the sam
 ERROR, CROWD = (255, 45, 45), (170, 174, 180)
 _FILL = 0.25  # opacity inside an object
 _LONGEST = 4  # times the wanted shorter side: what the longer side of a picture has at most
+_NEAR = 8  # pixels between boxes
+_APART, _TRIED = 0.15, 24  # hues, of a circle of 1; colours looked at for an object
 _GOLDEN_RATIO = 0.618033988749895
 
 
@@ -32,29 +35,47 @@ class _Mark(NamedTuple):
 
 
 def object_color(number: int) -> colors.Color:
-    """Returns the colour of the object with this number: hues a golden ratio apart, without the red of errors."""
-    hue = 0.07 + 0.84 * ((number * _GOLDEN_RATIO) % 1.0)
-    red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.68, 1.0))
+    """Returns the colour with this number: hues a golden ratio apart, without the red of errors."""
+    red, green, blue = (round(255 * channel) for channel in colorsys.hsv_to_rgb(float(_hue(number)), 0.68, 1.0))
     return red, green, blue
 
 
+def _hue(number: int | Int[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    return np.asarray(0.07 + 0.84 * ((number * _GOLDEN_RATIO) % 1.0))
+
+
+def object_colors(boxes: Float[np.ndarray, "N 4"]) -> list[colors.Color]:
+    """Returns the colour of each object: one that differs from those of the objects near it.
+
+    The colours are those of `object_color`; an object takes that of its own number, or the first later one whose hue
+    is `_APART` from all near it, or of the next `_TRIED` the one farthest from them.
+
+    Args:
+      boxes: of the objects, xyxy in pixels; those within `_NEAR` pixels of each other are near.
+    """
+    numbers = np.zeros(len(boxes), int)
+    for row, box in enumerate(boxes):
+        gaps = np.maximum(boxes[:row, :2] - box[2:], box[:2] - boxes[:row, 2:])
+        taken = _hue(numbers[:row][(gaps < _NEAR).all(axis=1)])
+        tried = row + np.arange(_TRIED)
+        away = np.abs(_hue(tried)[:, None] - taken[None]).min(axis=1, initial=1.0)
+        numbers[row] = tried[int(np.argmax(np.minimum(away, _APART)))]
+    return [object_color(int(number)) for number in numbers]
+
+
 def match(pred: Instances, true: Instances) -> tuple[Int[np.ndarray, " D"], Bool[np.ndarray, " D"]]:
-    """Pairs objects of one class whose masks agree, the best agreement first.
+    """Pairs objects of one class as `metrics.instances.match` does, so that pictures show what the figures count.
 
     Returns:
-      For each prediction the row of its true object, or -1; and which predictions lie at least half in a crowd region
-      of their class, so that they count neither way.
+      For each prediction the row of its true object, or -1; and which predictions lie by more than half in a crowd
+      region of their class, so that they count neither way.
     """
     shares = run_length.overlaps(pred.masks, true.masks, crowd=true.crowd)
     shares = np.where(pred.labels[:, None] == true.labels[None, :], shares, 0.0)
-    excused = (shares[:, true.crowd] >= IOU).any(axis=1)
+    excused = (shares[:, true.crowd] > 0.5).any(axis=1)
+    rows, columns = metrics.match_instances(np.where(true.crowd, 0.0, shares), threshold=IOU)
     found = np.full(len(pred.masks), -1)
-    taken = np.zeros(len(true.masks), bool) | true.crowd
-    rows, columns = np.nonzero(shares >= IOU)
-    for index in np.argsort(-shares[rows, columns], kind="stable"):
-        row, column = rows[index], columns[index]
-        if found[row] < 0 and not taken[column]:
-            found[row], taken[column] = column, True
+    found[rows] = columns
     return found, excused & (found < 0)
 
 
@@ -73,23 +94,21 @@ def _marks(
     if pred is None or true is None:
         alone = pred if pred is not None else true
         assert alone is not None
-        names = _names(alone, classes, scored=true is None)
-        marks = [
-            _Mark(CROWD if crowd else object_color(row), False, name)
-            for row, (crowd, name) in enumerate(zip(alone.crowd, names))
-        ]
+        names, tones = _names(alone, classes, scored=true is None), object_colors(_boxes(alone))
+        marks = [_Mark(CROWD if crowd else tone, False, name) for crowd, name, tone in zip(alone.crowd, names, tones)]
         return (marks, None) if true is None else (None, marks)
     found, excused = match(pred, true)
+    tones = object_colors(_boxes(true))
     hit = np.isin(np.arange(len(true.masks)), found)
     true_marks = [
-        _Mark(CROWD if true.crowd[row] else object_color(row) if hit[row] else ERROR, not (hit[row] or crowd), name)
+        _Mark(CROWD if true.crowd[row] else tones[row] if hit[row] else ERROR, not (hit[row] or crowd), name)
         for row, (crowd, name) in enumerate(zip(true.crowd, _names(true, classes, scored=False)))
     ]
     pred_marks = []
     for row, name in enumerate(_names(pred, classes, scored=True)):
         neutral = bool(excused[row] or pred.crowd[row])
         if found[row] >= 0:
-            pred_marks.append(_Mark(object_color(int(found[row])), False, name))
+            pred_marks.append(_Mark(tones[found[row]], False, name))
         else:
             pred_marks.append(_Mark(CROWD if neutral else ERROR, not neutral, name))
     return pred_marks, true_marks

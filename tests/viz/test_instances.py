@@ -1,5 +1,7 @@
 """Objects as a picture: who is paired with whom, what the colours say, nothing outside the image."""
 
+import colorsys
+
 import numpy as np
 import pytest
 import scenes
@@ -68,6 +70,19 @@ def test_colors_are_distinct_and_never_those_of_errors():
     assert np.abs(found - instances.ERROR).sum(axis=1).min() > 60
     neighbours = np.abs(np.diff(found, axis=0)).sum(axis=1)
     assert neighbours.min() > 100
+
+
+def test_neighbours_differ_in_hue():
+    """A row of 60 touching objects in random order of their numbers, and one object far away with the first's hue."""
+    order = np.random.default_rng(0).permutation(60)
+    boxes = np.stack([10.0 * order, np.zeros(60), 10.0 * order + 10, np.full(60, 9.0)], axis=1)
+    found = instances.object_colors(boxes)
+    hues = np.array([colorsys.rgb_to_hsv(*(channel / 255 for channel in color))[0] for color in found])
+    along = hues[np.argsort(order)]
+    assert np.abs(np.diff(along)).min() > 0.14
+    assert (
+        instances.object_colors(boxes[:1]) == [instances.object_color(0)] and instances.object_colors(boxes[:0]) == []
+    )
 
 
 def test_pairs_share_a_color_and_errors_are_not_filled(image):

@@ -77,7 +77,7 @@ def train_step(masks: int | None = None) -> float:
     optimizer = optax.sgd(1e-4, momentum=0.9)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(params, momentum):
+    def step(params, momentum, data):
         gradients = jax.grad(task.losses["model"], has_aux=True)(params, extra, data, jax.random.key(1))[0]
         updates, momentum = optimizer.update(gradients, momentum)
         return optax.apply_updates(params, updates), momentum
@@ -85,7 +85,7 @@ def train_step(masks: int | None = None) -> float:
     held = [params, jax.jit(optimizer.init)(params)]
 
     def run():
-        held[:] = step(*held)
+        held[:] = step(*held, data)
         jax.block_until_ready(held)
 
     return peer.seconds(run)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxseg import models, ops, tasks
+from jaxseg import models, ops, predict, tasks
 from jaxseg.data import instances
 from jaxseg.tasks.instance import mask_targets, object_layers, visible_objects
 from jaxseg.typing import IGNORE
@@ -154,6 +154,28 @@ def test_crowds_are_neither_found_nor_background(built):
     (_, (figures, _)), _ = step(params, extra, batch_of([(image, values, objects)] * 2), jax.random.key(2))
     # anchors reach beyond the image, and those that do by half lie less than half in the crowd: all others are left out
     assert figures["positives"] == 0 and figures["loss/class"] == 0 and figures["loss/mask"] == 0
+
+
+def test_one_trace_serves_all_images_of_a_bucket(built):
+    """Whatever the number of objects in training, and whatever the size of the image in prediction."""
+    task, params, extra, _ = built
+    traces = {"train": 0, "predict": 0}
+
+    def loss(params, extra, batch, key):
+        traces["train"] += 1
+        return task.losses["model"](params, extra, batch, key)[0]
+
+    def detect(image, size):
+        traces["predict"] += 1
+        return task.predict({"params": params, "extra": extra}, image, size)
+
+    step, detector = jax.jit(loss), jax.jit(detect)
+    rng = np.random.default_rng(3)
+    for number in range(4):
+        step(params, extra, batch_of([scene(rng, number % 4), scene(rng, 0)]), jax.random.key(number))
+    for size in (SIZE, (40, 50), (100, 131)):
+        predict.predict_instances(detector, rng.normal(size=(*size, 1)).astype(np.float32), window=SIZE)
+    assert traces == {"train": 1, "predict": 1}
 
 
 def test_it_learns_two_scenes(built):

@@ -13,7 +13,7 @@ from jaxseg.config import base_config, parse_arg
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, debug=False, unet=False, steps=400, backbone="resnet18")
+    arg = parse_arg(arg, debug=False, unet=False, steps=1600, backbone="resnet18")
     config = base_config()
 
     config.data.name = "instance_masks"
@@ -40,16 +40,18 @@ def get_config(arg=None):
             "features": 64,
             "box_features": 256,
             "mask_features": 64,
-            "anchor_sizes": (8, 16, 32, 64, 128),
-            "canonical_size": 56.0,  # most nuclei are 10 to 40 pixels wide: stride 4 and 8
-            "proposals_before": 500,
-            "proposals_after": 300,
+            "anchor_sizes": ((8, 12), (16, 24), (32, 48), (64, 96), (128, 192)),
+            "anchor_ratios": (0.65, 1.0, 1.5),
+            "canonical_size": 112.0,  # nuclei of up to 56 pixels are read at stride 4
+            "proposals_before": 1000,
+            "proposals_after": 500,
             "training_proposals_before": 500,
             "training_proposals_after": 300,
-            "max_detections": 200,
+            "max_detections": 300,
         }
         config.instance.max_objects = 150
         config.instance.sampled_boxes = 128
+        config.instance.anchor_overlaps = (0.3, 0.5)  # 0.7 leaves small nuclei one anchor each
 
     config.optim.lr = 1e-3
     config.optim.warmup_steps = 40

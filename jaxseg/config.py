@@ -110,6 +110,7 @@ def base_config() -> ConfigDict:
         }
     )
     config.parallel = ConfigDict({"kind": "pmap", "spatial": 1})
+    config.plan = ConfigDict({"planner": "plain"})  # --mode plan: plain, resenc_m, resenc_l or resenc_xl
     return config
 
 
@@ -148,7 +149,7 @@ def _data() -> ConfigDict:
             "split_kind": "nnunet",  # nnunet: its seeded shuffle, by subject; blocks: neighbours stay together
             "batch_size": 2,
             "patch_size": (64, 64, 64),  # 0 along an axis: the median case, at most 128 (3D) or 512 (2D)
-            "spacing": "keep",  # keep, median (nnU-Net's rule), or millimetres such as "1.5,1,1" in z,y,x
+            "spacing": "keep",  # keep, median (nnU-Net's rule), or mm such as "1.5,1,1" or "keep,1,1" in z,y,x
             "normalize": "auto",  # auto (by channel name), or one of zscore, zscore_mask, ct, unit, rgb, none a channel
             "orientation": "canonical",
             "crop": True,
@@ -196,10 +197,12 @@ def literal(text: str):
         return text
 
 
-def spacing_of(config: ConfigDict) -> str | tuple[float, ...]:
-    """Returns "keep", "median" or the target spacing in mm (z, y, x)."""
+def spacing_of(config: ConfigDict) -> str | tuple[float | None, ...]:
+    """Returns "keep", "median" or the target spacing in mm (z, y, x), None where an axis keeps its own."""
     text = config.data.spacing
-    return text if text in ("keep", "median") else tuple(float(value) for value in text.split(","))
+    if text in ("keep", "median"):
+        return text
+    return tuple(None if value.strip() == "keep" else float(value) for value in text.split(","))
 
 
 def validate(config: ConfigDict) -> None:
@@ -291,7 +294,7 @@ def _data_problems(data: ConfigDict) -> Iterator[str]:
         yield f"data.orientation must be 'canonical' or 'keep', got {data.orientation!r}."
     if data.spacing not in ("keep", "median"):
         try:
-            numbers = [float(value) for value in data.spacing.split(",")]
+            numbers = [float(value) for value in data.spacing.split(",") if value.strip() != "keep"]
         except ValueError:
             numbers = []
         if not numbers or min(numbers) <= 0:

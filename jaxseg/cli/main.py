@@ -22,8 +22,9 @@ MODES = {
     "compare": "jaxseg.cli.compare:compare",
     "convert": "jaxseg.cli.convert:convert",
     "report": "jaxseg.cli.evaluate:report",
+    "plan": "jaxseg.cli.plan:plan",
 }
-NEEDS_CONFIG = ("run", "prepare", "train")
+NEEDS_CONFIG = ("run", "prepare", "train", "plan")
 NEEDS_NO_WORKDIR = ("compare", "convert")
 
 FLAGS = flags.FLAGS
@@ -36,14 +37,15 @@ INPUT = flags.DEFINE_multi_string(
 OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "predict: folder for masks; evaluate: another folder for scores; compare: a .svg or .png; convert: a new folder.",
+    "predict: folder for masks; evaluate: another folder for scores; compare: a .svg or .png; convert: a new folder; "
+    "plan: folder for config files.",
 )
 LABELS = flags.DEFINE_string("labels", None, "evaluate: folder of label files, named as the images of --input.")
 SET = flags.DEFINE_multi_string("set", [], "predict, evaluate: such as predict.tta=True, in place of the stored value.")
 AVERAGE = flags.DEFINE_multi_string("average", [], "predict, evaluate: further workdirs (folds) to average with.")
 SOURCE = flags.DEFINE_string("source", None, "convert: whose weights --input holds, such as torchvision:resnet18.")
 FIELD = flags.DEFINE_multi_string("field", [], "convert: such as encoder=resnet18, what the file does not show.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict: replace masks that are already there.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, plan: replace files that are already there.")
 
 
 def run() -> None:

@@ -57,6 +57,19 @@ def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str,
     return dataset, record
 
 
+def measure(config: ConfigDict, dataset: DataSet, target: pathlib.Path) -> dict[str, Any]:
+    """Returns the fingerprint of the data set, which is kept beside the prepared cases."""
+    with logging.progress(len(dataset.cases), label="measure") as show:
+        return fingerprint.load_or_collect(
+            dataset,
+            target,
+            crop=config.data.crop,
+            orientation=config.data.orientation,
+            processes=config.data.workers,
+            progress=lambda done, total, name: show(done, case=name),
+        )
+
+
 def _settings(config: ConfigDict, dataset: DataSet, target: pathlib.Path) -> preprocess.Settings:
     """Fixes everything that preprocessing needs; reads the whole set once where a choice depends on what is in it."""
     spacing = configs.spacing_of(config)
@@ -64,15 +77,7 @@ def _settings(config: ConfigDict, dataset: DataSet, target: pathlib.Path) -> pre
     normalize = build.normalization(config, dataset.channels)
     statistics: tuple = (None,) * len(normalize)
     if spacing == "median" or automatic or "ct" in normalize:
-        with logging.progress(len(dataset.cases), label="measure") as show:
-            found = fingerprint.load_or_collect(
-                dataset,
-                target,
-                crop=config.data.crop,
-                orientation=config.data.orientation,
-                processes=config.data.workers,
-                progress=lambda done, total, name: show(done, case=name),
-            )
+        found = measure(config, dataset, target)
         if automatic:
             normalize, statistics = fingerprint.normalization(dataset.channels, found)
         elif "ct" in normalize:

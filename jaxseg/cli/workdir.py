@@ -15,7 +15,17 @@ from jaxseg.typing import UserError
 
 RECORD = "config.json"
 # These may differ between the first and a later command on the same workdir; anything else makes another experiment.
-MAY_CHANGE = ("train.", "predict.", "evaluate.", "parallel.", "data.workers", "data.root", "data.store", "init.path")
+MAY_CHANGE = (
+    "train.",
+    "predict.",
+    "evaluate.",
+    "parallel.",
+    "plan.",
+    "data.workers",
+    "data.root",
+    "data.store",
+    "init.path",
+)
 FIXED = ("train.dtype", "train.sync_batch_norm")
 
 

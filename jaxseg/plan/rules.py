@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
-ANISOTROPIC = 3  # times the other axes' spacing: an axis of its own kind
+from jaxseg.data import fingerprint
+
 BASE_WIDTH, WIDEST = 32, {2: 512, 3: 320}  # channels of the first stage, and the most; doubled from stage to stage
 START = {2: 2048**2, 3: 256**3}  # voxels of the patch that is shrunk until it fits
 REFERENCE_BATCH = {2: 12, 3: 2}  # at which a planner's reference score was taken
@@ -100,7 +100,7 @@ def rule_plan(
             f"shapes and spacings should have one row of 2 or 3 numbers a case; they are {sizes.shape}, {steps.shape}."
         )
     flat = sizes.shape[1] == 2
-    target = target_spacing(sizes, steps)
+    target = np.array(fingerprint.target_spacing(spacings, shapes), np.float64)
     first = 0 if flat else int(np.argmax(target))
     order = [first, *(axis for axis in range(len(target)) if axis != first)]
     median = np.median(np.round(steps / target * sizes), axis=0)[order]
@@ -124,25 +124,7 @@ def rule_plan(
     return result
 
 
-def target_spacing(
-    shapes: Float[np.ndarray, "N axes"], spacings: Float[np.ndarray, "N axes"]
-) -> Float[np.ndarray, " axes"]:
-    """Returns the spacing in mm that all cases are resampled to: the median of each axis.
-
-    Where one axis has a spacing of more than three times the others' and few slices, it takes the 10th percentile
-    instead, so that the thin cases keep theirs.
-    """
-    target = np.median(spacings, axis=0)
-    worst = int(np.argmax(target))
-    others = [axis for axis in range(len(target)) if axis != worst]
-    size = np.median(shapes, axis=0)
-    if target[worst] > ANISOTROPIC * target[others].max() and size[worst] * ANISOTROPIC < size[others].min():
-        finer, least = float(np.percentile(spacings[:, worst], 10)), float(target[others].max())
-        target[worst] = finer if finer >= least else least + 1e-5
-    return target
-
-
-def network_topology(spacing: Sequence[float], patch: Sequence[float]) -> Topology:
+def network_topology(spacing: Sequence[float] | np.ndarray, patch: Sequence[float] | np.ndarray) -> Topology:
     """Returns strides and kernels: axes are halved while they are long enough and their spacing is among the finest.
 
     Args:

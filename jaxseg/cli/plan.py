@@ -1,0 +1,201 @@
+"""--mode plan: look at the data, choose spacing, patch, batch and network, and write config files that train them."""
+
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxseg import config as configs
+from jaxseg import plan as plans
+from jaxseg.cli import build, prepare, workdir
+from jaxseg.config import base_config
+from jaxseg.data import fingerprint
+from jaxseg.typing import UserError
+
+FOLDER, SUMMARY = "plan", "plan.json"
+
+FILE = '''"""{title}
+
+    python launch.py --config {path}
+
+Planned by: {command}
+{remark}
+"""
+
+from jaxseg.config import base_config, parse_arg
+
+
+def get_config(arg=None):
+    arg = parse_arg(arg, debug=False)
+    config = base_config()
+
+{settings}
+
+    if arg.debug:
+        config.data.batch_size = 2
+        config.model.features = (4,) * len(config.model.features)
+        config.train.total_minutes = config.train.total_epochs = None
+        config.train.total_steps = 2
+        config.train.eval_cases = 1
+    return config
+'''
+
+
+def plan(arguments: workdir.Arguments) -> None:
+    """Writes one config file a configuration into WORKDIR/plan (or --output), and plan.json with all figures.
+
+    Raises:
+      UserError: the data set cannot be read, the planner is unknown, or a file there has been edited.
+    """
+    config, folder = arguments.config, arguments.workdir
+    planner = config.plan.planner
+    if planner not in plans.PLANNERS:
+        raise UserError(f"plan.planner should be one of {', '.join(plans.PLANNERS)}, not {planner!r}.")
+    workdir.begin(folder, config)
+    dataset = build.dataset(config)
+    found = prepare.measure(config, dataset, build.store_folder(config, folder))
+    planned = plans.rule_plan(
+        shapes=found["shapes"],
+        spacings=found["spacings"],
+        num_classes=len(dataset.regions or dataset.classes),
+        num_training=len(dataset.cases),
+        planner=planner,
+    )
+    target = pathlib.Path(arguments.output) if arguments.output else folder / FOLDER
+    texts = {}
+    for name, chosen in planned.items():
+        path = target / f"{folder.name}_{name}.py"
+        try:
+            settings = configure(config, chosen, axes=len(found["shapes"][0]))
+        except UserError as error:
+            print(f"{name:<12} left out: {error}")
+            continue
+        problem = _problem(settings, build.facts(dataset))
+        texts[path] = file_text(settings, path=path, name=name, found=found, problem=problem)
+        print(describe(name, chosen, path) + (f"\n{'':<12} to be corrected there: {problem}" if problem else ""))
+    _write(texts, overwrite=arguments.overwrite)
+    fingerprint.write_json(target / SUMMARY, {"planner": planner, "configurations": planned})
+
+
+def describe(name: str, chosen: Mapping[str, Any], path: pathlib.Path) -> str:
+    """One line for the terminal."""
+    spacing = _times(round(value, 3) for value in chosen["spacing"])
+    return (
+        f"{name:<12} patch {_times(chosen['patch_size'])}, batch {chosen['batch_size']}, {spacing} mm, "
+        f"{chosen['n_stages']} levels; {path}"
+    )
+
+
+def configure(config: ConfigDict, chosen: Mapping[str, Any], *, axes: int) -> ConfigDict:
+    """Returns the config with a planned configuration in it.
+
+    Args:
+      config: what the user wrote.
+      chosen: of `plan.rule_plan`.
+      axes: of the volumes, 2 or 3.
+
+    Raises:
+      UserError: slices across another axis than the volumes' first, which networks in 2D do not take.
+    """
+    result = ConfigDict(config.to_dict(), type_safe=False)
+    order = chosen["transpose_forward"]
+    dimensions = len(chosen["patch_size"])
+    if dimensions < axes:
+        if order[0] != 0:
+            raise UserError(
+                f"its slices lie across axis {order[0]} of the volumes, and networks in 2D take those across axis 0; "
+                "turn the files."
+            )
+        back = list(range(dimensions))
+        spacing = ["keep", *map(_number, chosen["spacing"])]  # slices stay as they are
+    else:
+        back = [int(place) for place in np.argsort(order)]  # from the plan's order of axes to the volumes' own
+        spacing = [_number(chosen["spacing"][place]) for place in back]
+
+    def turned(values):
+        return tuple(values[place] for place in back)
+
+    strides, kernels = ([turned(level) for level in chosen[name]] for name in ("strides", "kernel_sizes"))
+    result.data.patch_size = turned(chosen["patch_size"])
+    result.data.batch_size = chosen["batch_size"]
+    result.data.spacing = ",".join(spacing)
+    model = {"name": "unet", "ndim": dimensions, "features": tuple(chosen["features_per_stage"])}
+    if any(max(level) != min(level) or max(level) == 1 for level in strides[1:]):
+        model["strides"] = tuple(strides)
+    if any(min(level) != 3 for level in kernels):
+        model["kernels"] = tuple(kernels)
+    if plans.PLANNERS[config.plan.planner].residual:
+        model["residual"] = True
+    result.model = {**model, "deep_supervision": True}
+    return result
+
+
+def _problem(config: ConfigDict, known: build.Facts) -> str:
+    """Returns why a planned config would be refused, as where an option names an axis that it has not; "" if not."""
+    try:
+        configs.validate(config)
+        build.check_model(config, known)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def file_text(config: ConfigDict, *, path: pathlib.Path, name: str, found: Mapping[str, Any], problem: str = "") -> str:
+    """Returns the Python of a config file: what differs from the defaults, one line a field."""
+    median = _times(int(value) for value in np.median(found["shapes"], axis=0))
+    spacing = _times(round(float(value), 3) for value in np.median(found["spacings"], axis=0))
+    title = (
+        f"{name} of {len(found['names'])} cases (median {median} voxels of {spacing} mm): {config.plan.planner} U-Net."
+    )
+    command = shlex.join(["python", *sys.argv])
+    remark = f"To be corrected before it runs: {problem}" if problem else "Nobody has measured it yet."
+    settings = "\n".join(_assignments(config))
+    return FILE.format(title=title, path=path, command=command, remark=remark, settings=settings)
+
+
+def _assignments(config: ConfigDict) -> list[str]:
+    defaults = _flat(base_config().to_dict())
+    lines = []
+    for name, value in _flat(config.to_dict()).items():
+        if name not in defaults or defaults[name] != value:
+            lines.append(f"    config.{name} = {value!r}")
+    return lines
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted names; the model is one value, since its fields differ from network to network."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and prefix + name not in ("model", "init.fields"):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = dict(value) if isinstance(value, Mapping) else value
+    return flat
+
+
+def _write(texts: Mapping[pathlib.Path, str], *, overwrite: bool) -> None:
+    """Writes all files or none."""
+    changed = [path for path, text in texts.items() if path.exists() and path.read_text() != text]
+    if changed and not overwrite:
+        raise UserError(f"{changed[0]} is there already and differs; add --overwrite, or choose another --output.")
+    for path, text in texts.items():
+        temporary = path.with_name(f".{path.name}-{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror}); name another --output.") from error
+
+
+def _times(values) -> str:
+    return " x ".join(f"{value:g}" for value in values)
+
+
+def _number(value: float) -> str:
+    return repr(round(float(value), 6)).removesuffix(".0")

@@ -1,0 +1,78 @@
+"""--mode plan as a user runs it: files that can be read, edited, rerun and are not lost."""
+
+import json
+
+import clinic
+import pytest
+from ml_collections import ConfigDict
+
+from jaxseg.cli import plan
+from jaxseg.config import base_config
+
+CONFIG = "configs/unet3d.py:debug"
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """A planned folder of six volumes of 18 x 20 x 14 voxels, 1.2 x 1 x 1.5 mm (z, y, x)."""
+    root = clinic.msd(tmp_path_factory.mktemp("clinic") / "task")
+    folder = tmp_path_factory.mktemp("runs") / "shells"
+    flags = ("--mode=plan", "--config", CONFIG, "--config.data.name=msd", f"--config.data.root={root}")
+    done = clinic.launch(*flags, f"--workdir={folder}")
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    return flags, folder, done
+
+
+def test_writes_configs_that_run(planned, tmp_path):
+    _, folder, done = planned
+    files = sorted(path.name for path in (folder / "plan").iterdir())
+    assert files == ["plan.json", "shells_3d_fullres.py"] and "3d_fullres   patch" in done.stdout
+    assert "2d           left out: its slices lie across axis 2" in done.stdout  # the coarsest one is x
+    summary = json.loads((folder / "plan" / "plan.json").read_text())
+    assert summary["planner"] == "plain" and set(summary["configurations"]) == {"2d", "3d_fullres"}
+    file = folder / "plan" / "shells_3d_fullres.py"
+    run = clinic.launch("--config", f"{file}:debug", "--config.data.folds=3", f"--workdir={tmp_path}")
+    assert run.returncode == 0 and not run.stderr, run.stdout + run.stderr
+    record = json.loads((tmp_path / "config.json").read_text())["config"]
+    chosen = summary["configurations"]["3d_fullres"]
+    back = [chosen["transpose_forward"].index(axis) for axis in range(3)]
+    assert record["data"]["patch_size"] == [chosen["patch_size"][place] for place in back]
+    assert [float(value) for value in record["data"]["spacing"].split(",")] == [1.2, 1.0, 1.5]
+    assert len(record["model"]["features"]) == chosen["n_stages"] and record["model"]["deep_supervision"]
+
+
+def test_an_edited_file_is_not_lost(planned):
+    flags, folder, _ = planned
+    file = folder / "plan" / "shells_3d_fullres.py"
+    written = file.read_text()
+    file.write_text(written.replace("batch_size", "batch_size  "))
+    again = clinic.launch(*flags, f"--workdir={folder}")
+    assert again.returncode == 2 and "fullres.py is there already and differs; add --overwrite" in again.stderr
+    assert file.read_text() != written
+    over = clinic.launch(*flags, f"--workdir={folder}", "--overwrite")
+    assert over.returncode == 0 and "batch_size  " not in file.read_text(), over.stderr
+
+
+def test_unknown_planner(planned):
+    flags, folder, _ = planned
+    done = clinic.launch(*flags, f"--workdir={folder}", "--config.plan.planner=big")
+    assert done.returncode == 2 and "plan.planner should be one of plain, resenc_m" in done.stderr
+
+
+def test_axes_go_back_to_the_volumes_order():
+    chosen = {
+        "patch_size": (16, 96, 64), "batch_size": 3, "spacing": (3.0, 0.5, 0.6), "n_stages": 3,
+        "strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2)), "kernel_sizes": ((1, 3, 3), (3, 3, 3), (3, 3, 3)),
+        "features_per_stage": (32, 64, 128), "transpose_forward": (2, 0, 1),
+    }  # fmt: skip
+    found = plan.configure(base_config(), chosen, axes=3)
+    assert found.data.patch_size == (96, 64, 16) and found.data.spacing == "0.5,0.6,3"
+    assert found.model.strides == ((1, 1, 1), (2, 2, 1), (2, 2, 2)) and found.model.kernels[0] == (3, 3, 1)
+    assert "strides" not in plan.configure(base_config(), {**chosen, "strides": ((1,) * 3, (2,) * 3)}, axes=3).model
+
+
+def test_what_differs_becomes_a_line():
+    config = base_config()
+    config.data.name, config.init.fields = "msd", ConfigDict({"encoder": "resnet18"})
+    lines = plan._assignments(config)
+    assert lines == ["    config.data.name = 'msd'", "    config.init.fields = {'encoder': 'resnet18'}"]

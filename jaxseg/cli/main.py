@@ -23,8 +23,9 @@ MODES = {
     "convert": "jaxseg.cli.convert:convert",
     "report": "jaxseg.cli.evaluate:report",
     "plan": "jaxseg.cli.plan:plan",
+    "compile": "jaxseg.cli.compile:compile",
 }
-NEEDS_CONFIG = ("run", "prepare", "train", "plan")
+NEEDS_CONFIG = ("run", "prepare", "train", "plan", "compile")
 NEEDS_NO_WORKDIR = ("compare", "convert")
 
 FLAGS = flags.FLAGS
@@ -43,6 +44,7 @@ OUTPUT = flags.DEFINE_string(
 LABELS = flags.DEFINE_string("labels", None, "evaluate: folder of label files, named as the images of --input.")
 SET = flags.DEFINE_multi_string("set", [], "predict, evaluate: such as predict.tta=True, in place of the stored value.")
 AVERAGE = flags.DEFINE_multi_string("average", [], "predict, evaluate: further workdirs (folds) to average with.")
+TARGET = flags.DEFINE_multi_string("target", [], "compile: cpu, or a TPU topology such as v5e:2x2; may be repeated.")
 SOURCE = flags.DEFINE_string("source", None, "convert: whose weights --input holds, such as torchvision:resnet18.")
 FIELD = flags.DEFINE_multi_string("field", [], "convert: such as encoder=resnet18, what the file does not show.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, plan: replace files that are already there.")
@@ -136,6 +138,7 @@ def _arguments() -> workdir.Arguments:
         output=OUTPUT.value,
         labels=LABELS.value,
         overwrite=OVERWRITE.value,
+        targets=tuple(TARGET.value),
         average=tuple(AVERAGE.value),
         source=SOURCE.value,
         fields=tuple(FIELD.value),

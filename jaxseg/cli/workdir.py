@@ -39,6 +39,7 @@ class Arguments(NamedTuple):
     labels: str | None
     overwrite: bool
     average: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     source: str | None = None
     fields: tuple[str, ...] = ()
 

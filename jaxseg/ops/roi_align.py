@@ -17,7 +17,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 Method = Literal["auto", "matrix", "gather", "window"]
-WINDOWS = (16, 32)  # pixels a side; a box that fits into neither is read from a window of the largest map's size
+# (height, width) in pixels, the cheapest first; a box that fits into none is read from a window of the largest map's
+# size. With a pyramid's usual rule most boxes have 14 to 28 pixels a side, and elongated ones up to 40.
+WINDOWS = ((16, 16), (32, 32), (24, 48), (48, 24), (64, 64))
 
 
 def roi_align(
@@ -231,20 +233,19 @@ def _by_window(maps: list, boxes: Array, levels: Array, *, size: Any, scales: An
         sides.append(_clipped(*_axis(boxes, side, scale, aligned), size, most, extent))
     (y, weight_y), (x, weight_x) = sides
     top, left = (jnp.floor(where.min(axis=(1, 2))).astype(jnp.int32) for where in (y, x))
-    needed = jnp.maximum(
-        *(jnp.ceil(w.max(axis=(1, 2))).astype(jnp.int32) - low + 1 for w, low in ((y, top), (x, left)))
-    )
+    tall, wide = (jnp.ceil(w.max(axis=(1, 2))).astype(jnp.int32) - low + 1 for w, low in ((y, top), (x, left)))
     whole = max(features.shape[1] for features in maps), stacked.shape[2]
-    small = [kind for kind in WINDOWS if kind < min(whole)]
+    sizes = [*(kind for kind in WINDOWS if kind[0] < whole[0] and kind[1] < whole[1]), whole]
     kinds = []
     image = jnp.repeat(jnp.arange(batch), number)
-    for height, width in [*((kind, kind) for kind in small), whole]:
+    for height, width in sizes:
         first_y = jnp.clip(top + start, 0, stacked.shape[1] - height)
         first_x = jnp.clip(left, 0, stacked.shape[2] - width)
         rows = _interpolation(y + (start - first_y)[:, None, None], weight_y, height)
         columns = _interpolation(x - first_x[:, None, None], weight_x, width)
         kinds.append(_Windows(image, first_y, first_x, rows.astype(stacked.dtype), columns.astype(stacked.dtype)))
-    kind_of = jnp.searchsorted(jnp.array(small, jnp.int32), needed)
+    fits = [(tall <= height) & (wide <= width) for height, width in sizes[:-1]]
+    kind_of = jnp.argmax(jnp.stack([*fits, jnp.ones_like(tall, bool)]), axis=0)  # the first that fits
     order = jnp.argsort(kind_of)
     ends = jnp.searchsorted(kind_of[order], jnp.arange(len(kinds)), side="right")
     return _read(stacked, order, ends, tuple(kinds)).reshape(batch, number, size, size, -1)

@@ -1,7 +1,8 @@
 """The only room that knows devices: pmap (default) or jit over a mesh, both around the same pure step."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,13 +31,7 @@ def wrap(step: StepFn, *, kind: str, spatial: int = 1) -> tuple[Callable, Callab
 
 
 def _pmap(step: StepFn) -> tuple[Callable, Callable]:
-    compiled = jax.pmap(
-        functools.partial(step, axis_name="batch"),
-        axis_name="batch",
-        in_axes=(None, 0, None),
-        out_axes=(None, None),
-        donate_argnums=(0,),
-    )
+    compiled = _mapped(step)
     devices = jax.local_device_count()
 
     def put(batch: dict) -> dict:
@@ -46,20 +41,39 @@ def _pmap(step: StepFn) -> tuple[Callable, Callable]:
     return compiled, put
 
 
+def _mapped(step: StepFn, *, devices: Sequence[Any] | None = None) -> Any:
+    return jax.pmap(
+        functools.partial(step, axis_name="batch"),
+        axis_name="batch",
+        in_axes=(None, 0, None),
+        out_axes=(None, None),
+        donate_argnums=(0,),
+        devices=devices,
+    )
+
+
+def _make_mesh(devices: Sequence[Any], spatial: int) -> jax.sharding.Mesh:
+    kinds = (jax.sharding.AxisType.Auto,) * 2  # the compiler places what happens inside the step
+    shape = (len(devices) // spatial, spatial)
+    return jax.make_mesh(shape, ("data", "space"), devices=devices, axis_types=kinds)
+
+
+def _batch_sharding(mesh: jax.sharding.Mesh, ndim: int, spatial: int) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*(("data", "space") if ndim > 1 and spatial > 1 else ("data",))))
+
+
 def _mesh(step: StepFn, spatial: int) -> tuple[Callable, Callable]:
     count = jax.device_count()
     if count % spatial:
         raise UserError(f"parallel.spatial = {spatial} must divide the number of devices, {count}.")
-    kinds = (jax.sharding.AxisType.Auto,) * 2  # the compiler places what happens inside the step
-    mesh = jax.make_mesh((count // spatial, spatial), ("data", "space"), devices=jax.devices(), axis_types=kinds)
+    mesh = _make_mesh(jax.devices(), spatial)
     everywhere = NamedSharding(mesh, PartitionSpec())
     # Metrics and state are whole on every device; the compiler inserts reductions and halo exchanges.
     compiled = jax.jit(step, donate_argnums=(0,), out_shardings=everywhere)
 
     def put(batch: dict) -> dict:
         def send(value: np.ndarray):
-            axes = ("data", "space") if value.ndim > 1 and spatial > 1 else ("data",)
-            return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(*axes)), value)
+            return jax.make_array_from_process_local_data(_batch_sharding(mesh, value.ndim, spatial), value)
 
         return {name: send(value) for name, value in batch.items()}
 
@@ -69,9 +83,48 @@ def _mesh(step: StepFn, spatial: int) -> tuple[Callable, Callable]:
     return run, put
 
 
-def check_batch(batch_size: int, *, spatial: int = 1) -> None:
-    """Raises a UserError when the global batch does not divide over the devices."""
-    ways = max(1, jax.device_count() // spatial)
+def compile_for(
+    step: StepFn, state: PyTree, batch: dict[str, Any], key: Any, *, kind: str, devices: Sequence[Any], spatial: int = 1
+) -> Any:
+    """Compiles the step for devices that need not be here, from shapes alone, laid out as `wrap` lays it out.
+
+    Args:
+      step: as for `wrap`.
+      state, batch, key: `jax.ShapeDtypeStruct` leaves; the batch is the global one.
+      kind, spatial: as for `wrap`.
+      devices: of this machine or of a topology.
+
+    Returns:
+      The compiled program: `memory_analysis()`, `cost_analysis()`, `as_text()`.
+
+    Raises:
+      UserError: batch or devices cannot be divided.
+    """
+    if len(devices) % spatial:
+        raise UserError(f"parallel.spatial = {spatial} must divide the number of devices, {len(devices)}.")
+    platform = (devices[0].platform,)
+    if kind == "pmap":
+        ways = len(devices)
+        divided = {
+            name: jax.ShapeDtypeStruct((ways, value.shape[0] // ways, *value.shape[1:]), value.dtype)
+            for name, value in batch.items()
+        }
+        return _mapped(step, devices=devices).lower(state, divided, key).compile()
+    mesh = _make_mesh(devices, spatial)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def placed(value, sharding):
+        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
+
+    state, key = jax.tree.map(lambda value: placed(value, everywhere), (state, key))
+    batch = {name: placed(value, _batch_sharding(mesh, value.ndim, spatial)) for name, value in batch.items()}
+    compiled = jax.jit(step, donate_argnums=(0,), out_shardings=everywhere)
+    return compiled.trace(state, batch, key).lower(lowering_platforms=platform).compile()
+
+
+def check_batch(batch_size: int, *, spatial: int = 1, devices: int | None = None) -> None:
+    """Raises a UserError when the global batch does not divide over the devices (None: those of this run)."""
+    ways = max(1, (devices or jax.device_count()) // spatial)
     if batch_size % ways:
         near = max(ways, batch_size // ways * ways)
         raise UserError(f"data.batch_size = {batch_size} must be a multiple of the {ways} devices, such as {near}.")

@@ -1,0 +1,139 @@
+"""--mode compile: what a config's train and predict steps need on machines that need not be here."""
+
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+from ml_collections import ConfigDict
+
+from jaxseg import plan as plans
+from jaxseg.cli import build, workdir
+from jaxseg.data import augment, fingerprint, store
+from jaxseg.plan import targets
+from jaxseg.train import parallel, step
+from jaxseg.train import state as states
+from jaxseg.typing import Task, UserError
+
+FOLDER = "compile"
+EXHAUSTED = "RESOURCE_EXHAUSTED"
+
+
+def compile(arguments: workdir.Arguments) -> None:
+    """Compiles for every --target, prints what each step needs and writes WORKDIR/compile/TARGET.json.
+
+    Raises:
+      UserError: a target that is not known, or settings that leave a shape open or do not divide over its devices.
+    """
+    if not arguments.targets:
+        raise UserError("--mode compile needs --target, such as --target v5e:2x2 or --target cpu.")
+    jax.config.update("jax_platforms", "cpu")  # shapes only: no accelerator is asked for
+    config = arguments.config
+    known = build.facts(build.dataset(config))
+    config.data.patch_size = _patch(config, arguments.workdir)
+    for target in arguments.targets:
+        devices = targets.devices(target)
+        own = ConfigDict(config.to_dict(), type_safe=False)
+        if own.train.dtype == "auto":
+            own.train.dtype = "float32" if devices[0].platform == "cpu" else "bfloat16"
+        parallel.check_batch(own.data.batch_size, spatial=own.parallel.spatial, devices=len(devices))
+        found = {}
+        for name, run in (("train", _train), ("predict", _predict)):
+            found[name] = _measured(functools.partial(run, own, known, arguments.workdir, devices))
+            print(describe(name, target, len(devices), found[name]), flush=True)
+        path = arguments.workdir / FOLDER / f"{target.replace(':', '_')}.json"
+        summary = {"target": target, "devices": len(devices), "memory": targets.memory(target), **found}
+        fingerprint.write_json(path, summary)
+
+
+def describe(name: str, target: str, count: int, found: dict[str, Any]) -> str:
+    """One line for the terminal; sizes in GiB and MiB a device."""
+    head = f"{name:<8} {target:<10} {count} device{'s' * (count > 1)}: "
+    if "exhausted" in found:
+        return head + f"does not fit: {found['exhausted']}"
+    memory = targets.memory(target)
+    limit = "" if memory is None else f" of {memory / 2**30:g} GiB, {'fits' if found['peak'] <= memory else 'too much'}"
+    messages = ", ".join(
+        f"{value['messages']} {kind} ({value['bytes'] / 2**20:.1f} MiB)" for kind, value in found["collectives"].items()
+    )
+    return (
+        head + f"{found['peak'] / 2**30:.2f} GiB{limit}; {found['flops'] / 1e9:.1f} GFLOP, "
+        f"{found['bytes_accessed'] / 2**30:.1f} GiB moved; {messages or 'no messages'}"
+    )
+
+
+def _measured(run) -> dict[str, Any]:
+    try:
+        return dict(plans.as_json(plans.cost(run())))
+    except jax.errors.JaxRuntimeError as error:
+        if EXHAUSTED not in str(error):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if "memory" in line.lower()]
+        return {"exhausted": (lines or [str(error)])[0][:300]}
+
+
+def _patch(config: ConfigDict, folder: pathlib.Path) -> tuple[int, ...]:
+    """The patch of the config; where it is open, that of the prepared data."""
+    wanted = tuple(config.data.patch_size)
+    if all(wanted):
+        return wanted
+    if not (folder / workdir.RECORD).exists():
+        raise UserError(f"data.patch_size {wanted} is open; give it, or run --mode prepare with this --workdir first.")
+    return tuple(workdir.record(folder)["patch_size"])
+
+
+def _state(config: ConfigDict, known: build.Facts, task: Task) -> states.State:
+    optimizers = build.optimizers(config)
+    create = functools.partial(states.create, task=task, optimizers=optimizers, horizon=1, ema=config.optim.ema > 0)
+    image = jax.ShapeDtypeStruct((1, *config.data.patch_size, len(known.channels)), np.float32)
+    return jax.eval_shape(lambda key, image: create(key, image=image), jax.random.key(0), image)
+
+
+def _batch(config: ConfigDict, known: build.Facts, folder: pathlib.Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a batch as the loader gives it."""
+    if config.task == "instance":  # padded to what the data hold
+        target = build.store_folder(config, folder)
+        if not target.exists():
+            raise UserError(f"The sizes of task='instance' come from prepared data; run --mode prepare into {target}.")
+        first = next(build.batches(config, store.open(target), start_step=0))
+        return {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in first.items()}
+    size, patch = config.data.batch_size, augment.raw_patch_size(config.augment, tuple(config.data.patch_size))
+    return {
+        "image": jax.ShapeDtypeStruct((size, *patch, len(known.channels)), np.float32),
+        "label": jax.ShapeDtypeStruct((size, *patch), np.int32),
+        "index": jax.ShapeDtypeStruct((size,), np.int32),
+    }
+
+
+def _train(config: ConfigDict, known: build.Facts, folder: pathlib.Path, devices) -> Any:
+    task = build.task(config, known)
+    made = step.make_step(
+        task,
+        build.optimizers(config),
+        build.schedule(config),
+        augment=build.transforms(config, known),
+        accumulate=config.optim.accumulate,
+        ema=config.optim.ema,
+    )
+    return parallel.compile_for(
+        made,
+        _state(config, known, task),
+        _batch(config, known, folder),
+        jax.eval_shape(lambda: jax.random.key(0)),
+        kind=config.parallel.kind,
+        devices=devices,
+        spatial=config.parallel.spatial,
+    )
+
+
+def _predict(config: ConfigDict, known: build.Facts, folder: pathlib.Path, devices) -> Any:
+    """One batch of windows on one device, which is how prediction runs."""
+    task = build.task(config, known)
+    here = SingleDeviceSharding(devices[0])
+    variables = states.inference_variables(_state(config, known, task))
+    window = tuple(config.predict.window or config.data.patch_size)
+    image = jax.ShapeDtypeStruct((config.predict.batch_size, *window, len(known.channels)), np.float32)
+    placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), (variables, image))
+    return jax.jit(task.predict).trace(*placed).lower(lowering_platforms=(devices[0].platform,)).compile()

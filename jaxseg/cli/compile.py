@@ -59,8 +59,8 @@ def describe(name: str, target: str, count: int, found: dict[str, Any]) -> str:
         f"{value['messages']} {kind} ({value['bytes'] / 2**20:.1f} MiB)" for kind, value in found["collectives"].items()
     )
     return (
-        head + f"{found['peak'] / 2**30:.2f} GiB{limit}; {found['flops'] / 1e9:.1f} GFLOP, "
-        f"{found['bytes_accessed'] / 2**30:.1f} GiB moved; {messages or 'no messages'}"
+        head + f"{found['peak'] / 2**30:.2f} GiB{limit}; {found['flops'] / 1e9:.3g} GFLOP, "
+        f"{found['bytes_accessed'] / 2**30:.3g} GiB moved; {messages or 'no messages'}"
     )
 
 
@@ -113,7 +113,9 @@ def _train(config: ConfigDict, known: build.Facts, folder: pathlib.Path, devices
         task,
         build.optimizers(config),
         build.schedule(config),
-        augment=build.transforms(config, known),
+        augment=parallel.pin(
+            build.transforms(config, known), kind=config.parallel.kind, spatial=config.parallel.spatial, devices=devices
+        ),
         accumulate=config.optim.accumulate,
         ema=config.optim.ema,
     )

@@ -68,7 +68,9 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
             task,
             optimizers,
             build.schedule(config),
-            augment=build.transforms(config, known),
+            augment=parallel.pin(
+                build.transforms(config, known), kind=config.parallel.kind, spatial=config.parallel.spatial
+            ),
             accumulate=config.optim.accumulate,
             ema=config.optim.ema,
         ),

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
-from jaxseg.typing import StepFn, UserError
+from jaxseg.typing import AugmentFn, StepFn, UserError
 
 
 def wrap(step: StepFn, *, kind: str, spatial: int = 1) -> tuple[Callable, Callable]:
@@ -58,8 +58,37 @@ def _make_mesh(devices: Sequence[Any], spatial: int) -> jax.sharding.Mesh:
     return jax.make_mesh(shape, ("data", "space"), devices=devices, axis_types=kinds)
 
 
-def _batch_sharding(mesh: jax.sharding.Mesh, ndim: int, spatial: int) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(*(("data", "space") if ndim > 1 and spatial > 1 else ("data",))))
+def _batch_sharding(mesh: jax.sharding.Mesh, shape: Sequence[int], spatial: int) -> NamedSharding:
+    """Over the samples, and over the first spatial axis where it can be divided."""
+    divisible = spatial > 1 and len(shape) > 1 and shape[1] % spatial == 0
+    return NamedSharding(mesh, PartitionSpec(*(("data", "space") if divisible else ("data",))))
+
+
+def pin(
+    augment: AugmentFn | None, *, kind: str, spatial: int = 1, devices: Sequence[Any] | None = None
+) -> AugmentFn | None:
+    """Returns the augmentation with its result laid out over the mesh as the network shall see it.
+
+    Without this the compiler may gather what an augmentation has mixed and compute the rest on every device. Under pmap
+    there is nothing to lay out.
+
+    Args:
+      augment: of the batch; None: none.
+      kind, spatial: as for `wrap`.
+      devices: as for `compile_for`; None: all of this run.
+    """
+    if kind == "pmap":
+        return augment
+    mesh = _make_mesh(devices or jax.devices(), spatial)
+
+    def pinned(key: Array, batch: dict) -> dict:
+        batch = batch if augment is None else augment(key, batch)
+        return {
+            name: jax.lax.with_sharding_constraint(value, _batch_sharding(mesh, value.shape, spatial))
+            for name, value in batch.items()
+        }
+
+    return pinned
 
 
 def _mesh(step: StepFn, spatial: int) -> tuple[Callable, Callable]:
@@ -73,7 +102,7 @@ def _mesh(step: StepFn, spatial: int) -> tuple[Callable, Callable]:
 
     def put(batch: dict) -> dict:
         def send(value: np.ndarray):
-            return jax.make_array_from_process_local_data(_batch_sharding(mesh, value.ndim, spatial), value)
+            return jax.make_array_from_process_local_data(_batch_sharding(mesh, value.shape, spatial), value)
 
         return {name: send(value) for name, value in batch.items()}
 
@@ -117,7 +146,7 @@ def compile_for(
         return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
 
     state, key = jax.tree.map(lambda value: placed(value, everywhere), (state, key))
-    batch = {name: placed(value, _batch_sharding(mesh, value.ndim, spatial)) for name, value in batch.items()}
+    batch = {name: placed(value, _batch_sharding(mesh, value.shape, spatial)) for name, value in batch.items()}
     compiled = jax.jit(step, donate_argnums=(0,), out_shardings=everywhere)
     return compiled.trace(state, batch, key).lower(lowering_platforms=platform).compile()
 

@@ -44,7 +44,7 @@ def compile(arguments: workdir.Arguments) -> None:
             found[name] = _measured(functools.partial(run, own, known, arguments.workdir, devices))
             print(describe(name, target, len(devices), found[name]), flush=True)
         path = arguments.workdir / FOLDER / f"{target.replace(':', '_')}.json"
-        summary = {"target": target, "devices": len(devices), "memory": targets.memory(target), **found}
+        summary = {"target": target, "devices": len(devices), "memory": targets.memory(target, len(devices)), **found}
         fingerprint.write_json(path, summary)
 
 
@@ -53,7 +53,7 @@ def describe(name: str, target: str, count: int, found: dict[str, Any]) -> str:
     head = f"{name:<8} {target:<10} {count} device{'s' * (count > 1)}: "
     if "exhausted" in found:
         return head + f"does not fit: {found['exhausted']}"
-    memory = targets.memory(target)
+    memory = targets.memory(target, count)
     limit = "" if memory is None else f" of {memory / 2**30:g} GiB, {'fits' if found['peak'] <= memory else 'too much'}"
     messages = ", ".join(
         f"{value['messages']} {kind} ({value['bytes'] / 2**20:.1f} MiB)" for kind, value in found["collectives"].items()

@@ -1,5 +1,6 @@
 """Machines to compile for, by name: TPU topologies, which the TPU compiler knows without a TPU, and this machine."""
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ def devices(target: str) -> Sequence[Any]:
         ) from error
 
 
-def memory(target: str) -> int | None:
-    """Returns the bytes that one device of a target has; None where that is not known."""
-    return MEMORY.get(target.split(":")[0])
+def memory(target: str, devices: int) -> int | None:
+    """Returns the bytes that each of a target's devices has, where a chip may be two; None where that is not known."""
+    kind, _, shape = target.partition(":")
+    if kind not in MEMORY:
+        return None
+    return MEMORY[kind] * math.prod(int(side) for side in shape.split("x")) // devices

@@ -38,7 +38,8 @@ def test_sizes_of_a_product():
 
 
 def test_targets():
-    assert targets.memory("v5e:4x4") == 16 * 2**30 and targets.memory("cpu") is None
+    assert targets.memory("v5e:4x4", 16) == 16 * 2**30 and targets.memory("cpu", 2) is None
+    assert targets.memory("v4:2x2x1", 8) == 16 * 2**30  # two devices a chip
     assert len(targets.devices("cpu")) == jax.device_count("cpu")
     for wrong in ("v5e", "h100", "v5e:4", "cpu:2"):
         with pytest.raises(UserError, match="--target should be cpu or a TPU topology"):

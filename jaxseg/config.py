@@ -143,7 +143,7 @@ def _data() -> ConfigDict:
             "noise": optional(float),
             "bias": optional(float),
             "store": optional(str),  # where prepared cases lie; unset: WORKDIR/prepared
-            "fold": "0",
+            "fold": "0",  # the part that is held out; all: one part after the other; none: every case is trained on
             "folds": 5,
             "train_cases": 0,  # train on so many cases of the training folds, drawn by seed; 0: all
             "split_kind": "nnunet",  # nnunet: its seeded shuffle, by subject; blocks: neighbours stay together
@@ -282,8 +282,8 @@ def _pattern_problems(config: ConfigDict) -> Iterator[str]:
 
 
 def _data_problems(data: ConfigDict) -> Iterator[str]:
-    if not data.fold.isdigit() and data.fold != "all":
-        yield f"data.fold must be '0' to '{data.folds - 1}' or 'all', got {data.fold!r}."
+    if not data.fold.isdigit() and data.fold not in ("all", "none"):
+        yield f"data.fold must be '0' to '{data.folds - 1}', 'all' or 'none', got {data.fold!r}."
     elif data.fold.isdigit() and int(data.fold) >= data.folds:
         yield f"data.fold is {data.fold} but there are data.folds = {data.folds}, counted from 0."
     if any(size < 0 for size in data.patch_size):

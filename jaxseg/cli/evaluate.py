@@ -99,7 +99,7 @@ def _cases(arguments: workdir.Arguments, trained: inference.Trained) -> tuple[li
         )
     if not wanted:
         raise UserError(
-            "This run held no case out (data.fold=all); score a folder with --input IMAGES --labels LABELS."
+            "This run held no case out (data.fold=none); score a folder with --input IMAGES --labels LABELS."
         )
     return [case for case in dataset.cases if case.name in wanted], dataset.load
 

@@ -16,6 +16,8 @@ from jaxseg.train import checkpoint
 from jaxseg.train import state as states
 from jaxseg.typing import Instances, Task, UserError, Volume
 
+FOLD = "fold_{}"  # folders of the folds in the workdir of a run with data.fold=all
+
 
 class Trained(NamedTuple):
     """What a workdir offers: its config and record, what it knows of the data, and the predictor of one volume."""
@@ -33,13 +35,19 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
     """Restores the checkpoint that `config.predict.checkpoint` names.
 
     Args:
-      folder: the workdir.
+      folder: the workdir; of a run with data.fold=all, its folds are averaged.
       config: its config.
       others: further workdirs of the same network and classes (other folds or seeds); probabilities are averaged.
 
     Raises:
       UserError: a folder has no checkpoint, or one of another model.
     """
+    if config.data.fold == "all" and not (folder / checkpoint.FOLDER).exists():
+        first, *rest = _folds(folder)
+        own = workdir.stored_config(first)
+        for section in ("predict", "evaluate"):  # as --set has changed them
+            own[section] = config[section]
+        return load(first, own, others=[*map(str, rest), *others])
     cache.enable()
     record = workdir.record(folder)
     known = _known(folder, record)
@@ -69,9 +77,19 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
     return Trained(config, record, known, held_out, restored.step, run, find)
 
 
+def _folds(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The trained folds of a run with data.fold=all."""
+    found = sorted(path.parent for path in folder.glob(f"{FOLD.format('*')}/{checkpoint.FOLDER}"))
+    if not found:
+        raise UserError(f"{folder} holds no trained fold; run --mode train with this --workdir first.")
+    return found
+
+
 def _detector(folder, config, record, known, restored, apply, others) -> Trained:
     if others:
-        raise UserError(f"--average works on probabilities; {folder} finds objects, so leave it out.")
+        raise UserError(
+            f"Folds and --average are averaged by probabilities, but {folder} finds objects; name one fold's --workdir."
+        )
     find = instances.detector(config, apply, states.inference_variables(restored.state), record)
     held_out = tuple(restored.metadata.get("held_out", ()))
 

@@ -25,6 +25,8 @@ MODES = {
     "plan": "jaxseg.cli.plan:plan",
     "compile": "jaxseg.cli.compile:compile",
 }
+# With data.fold=all
+OF_FOLDS = {mode: f"jaxseg.cli.folds:{mode}" for mode in ("run", "train", "evaluate")}
 NEEDS_CONFIG = ("run", "prepare", "train", "plan", "compile")
 NEEDS_NO_WORKDIR = ("compare", "convert")
 
@@ -106,7 +108,8 @@ def _main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise UserError(f"{argv[1]!r} is not a flag; every option starts with --, such as --config configs/X.py.")
         arguments = _arguments()
-        module, _, function = MODES[MODE.value].partition(":")
+        folds = "data" in arguments.config and arguments.config.data.fold == "all"
+        module, _, function = (OF_FOLDS if folds else {}).get(MODE.value, MODES[MODE.value]).partition(":")
         getattr(importlib.import_module(module), function)(arguments)
     except UserError as error:
         _fail(str(error))

@@ -27,7 +27,7 @@ def prepare_train_evaluate(arguments: workdir.Arguments) -> None:
     outcome = train(arguments)
     if outcome.interrupted and "stopped by" in outcome.interrupted:
         return
-    if arguments.config.data.fold == "all":
+    if arguments.config.data.fold == "none":
         evaluation.report(arguments)  # nothing was held out that could be scored
     else:
         evaluation.evaluate(arguments)

@@ -62,16 +62,16 @@ def blocks(names: Sequence[str], subjects: Sequence[str] | None = None, *, n_fol
 
 
 def select(folds: Sequence[Fold], fold: str | int) -> Fold:
-    """Picks one fold by its config string: "0", "1", ..., or "all", which trains on every case and validates on none.
+    """Picks one fold by its config string: "0", "1", ..., or "none", which holds no case out.
 
     Raises:
-      UserError: the fold is neither "all" nor one of those there are.
+      UserError: the fold is neither "none" nor one of those there are.
     """
-    if fold == "all":
+    if fold == "none":
         return tuple(sorted({name for part in folds for name in (*part[0], *part[1])})), ()
     known = {str(i): part for i, part in enumerate(folds)}
     if str(fold) not in known:
-        raise UserError(f"data.fold should be 'all' or one of '0' to '{len(folds) - 1}', got {fold!r}.")
+        raise UserError(f"data.fold should be 'none' or one of '0' to '{len(folds) - 1}', got {fold!r}.")
     return known[str(fold)]
 
 

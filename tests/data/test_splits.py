@@ -47,7 +47,7 @@ def test_blocks_are_contiguous():
 def test_select():
     parts = splits.folds(["a", "b", "c"], n_folds=3)
     assert splits.select(parts, "2") == splits.select(parts, 2) == parts[2]
-    assert splits.select(parts, "all") == (("a", "b", "c"), ())
+    assert splits.select(parts, "none") == (("a", "b", "c"), ())
     for wrong in ("3", "-1", "first", ""):
         with pytest.raises(UserError, match=r"data\.fold"):
             splits.select(parts, wrong)

@@ -1,0 +1,106 @@
+"""data.fold="all": a network a fold in WORKDIR/fold_0, fold_1, ...; all cases scored together, each held out once."""
+
+import functools
+import math
+import pathlib
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxseg import evaluate as evaluation
+from jaxseg import metrics
+from jaxseg.cli import build, inference, prepare, workdir
+from jaxseg.cli import evaluate as one_evaluation
+from jaxseg.cli import train as one_training
+from jaxseg.evaluate.evaluator import Gallery, file_stem
+from jaxseg.evaluate.instances import RANKING
+from jaxseg.train import checkpoint
+from jaxseg.typing import UserError
+
+
+def run(arguments: workdir.Arguments) -> None:
+    """Trains and scores fold after fold; the same command goes on with what is not finished."""
+    if train(arguments):
+        evaluate(arguments)
+
+
+def train(arguments: workdir.Arguments) -> bool:
+    """Trains fold after fold on data that are prepared once, and returns whether all are finished."""
+    config, folder = arguments.config, arguments.workdir
+    workdir.begin(folder, config)
+    prepare.ensure(config, folder)
+    for number, own in enumerate(each(arguments)):
+        print(f"fold {number} of 0 to {config.data.folds - 1}, in {own.workdir}", flush=True)
+        outcome = one_training.train(own)
+        if outcome.interrupted and "stopped by" in outcome.interrupted:
+            return False
+    return True
+
+
+def evaluate(arguments: workdir.Arguments) -> None:
+    """Scores each fold's held-out cases and writes all of them as one table, with one summary and one report.
+
+    Raises:
+      UserError: a fold is not trained yet.
+    """
+    if arguments.inputs:  # a labelled folder is scored with the average of the folds
+        one_evaluation.evaluate(arguments)
+        return
+    config, folder = arguments.config, arguments.workdir
+    rows: list[evaluation.files.Row] = []
+    gallery = Gallery(config.evaluate.overlays)
+    for own in each(arguments):
+        if not _scored(own):
+            one_evaluation.evaluate(own)
+        place = own.workdir / evaluation.files.FOLDER
+        found = evaluation.files.read_cases(place / evaluation.files.CASES)
+        rows += found
+        _collect(gallery, found, place / evaluation.files.OVERLAYS)
+    summary = metrics.aggregate(rows)
+    place = folder / evaluation.files.FOLDER
+    evaluation.files.write_results(place, rows, summary)
+    gallery.write(place / evaluation.files.OVERLAYS)
+    print(f"\nall {config.data.folds} folds, each case by the networks that had not seen it")
+    print(evaluation.files.summary_table(summary))
+    print(f"scores    {place / evaluation.files.CASES}\noverlays  {place / evaluation.files.OVERLAYS}")
+    one_evaluation.report(arguments)
+
+
+def each(arguments: workdir.Arguments) -> list[workdir.Arguments]:
+    """Returns the arguments of every fold: its number, its own workdir, and the prepared data of all."""
+    config, folder = arguments.config, arguments.workdir
+    result = []
+    for number in range(config.data.folds):
+        own = ConfigDict(config.to_dict(), type_safe=False)
+        own.data.fold, own.data.store = str(number), str(build.store_folder(config, folder))
+        result.append(arguments._replace(config=own, workdir=folder / inference.FOLD.format(number), output=None))
+    return result
+
+
+def _scored(own: workdir.Arguments) -> bool:
+    """Whether the scores there are newer than the checkpoints, so that a resumed command need not repeat them."""
+    summary = own.workdir / evaluation.files.FOLDER / evaluation.files.SUMMARY
+    steps = list((own.workdir / checkpoint.FOLDER).glob("[0-9]*"))
+    if not steps:
+        raise UserError(f"{own.workdir} holds no trained model; run --mode train with data.fold=all first.")
+    return summary.exists() and summary.stat().st_mtime > max(step.stat().st_mtime for step in steps)
+
+
+def _collect(gallery: Gallery, rows: list[evaluation.files.Row], pictures: pathlib.Path) -> None:
+    """Ranks the pictures of a fold among those of all: the worst of all are among the worst of their folds."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        scores.setdefault(row["case"], []).append(
+            float(row.get("dice", math.nan) if RANKING not in row else row[RANKING])
+        )
+    for case, values in scores.items():
+        finite = [value for value in values if math.isfinite(value)]
+        files = sorted(pictures.glob(f"*_[0-9][0-9]_{file_stem(case)}.png"))
+        if finite and files:
+            gallery.rank(case, float(np.mean(finite)), functools.partial(_picture, files[0]))
+
+
+def _picture(path: pathlib.Path) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.open(path))

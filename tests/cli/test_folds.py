@@ -1,0 +1,87 @@
+"""data.fold="all" as a user runs it: one command, resumable, one table of all cases, one predictor."""
+
+import csv
+import json
+
+import clinic
+import nibabel
+import numpy as np
+import pytest
+
+CONFIG = "configs/unet3d.py:debug"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return clinic.msd(tmp_path_factory.mktemp("clinic") / "task")
+
+
+def launch(root, folder, *flags):
+    return clinic.launch(
+        "--config", CONFIG, "--config.data.name=msd", f"--config.data.root={root}", "--config.data.patch_size=(8,8,8)",
+        "--config.data.fold=all", "--config.data.folds=3", f"--workdir={folder}", *flags,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "all"
+    done = launch(root, folder)
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    return folder, done
+
+
+def rows_of(folder):
+    with (folder / "evaluation" / "cases.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_case_is_held_out_once(trained):
+    folder, done = trained
+    assert (
+        "fold 2 of 0 to 2" in done.stdout
+        and "all 3 folds, each case by the networks that had not seen it" in done.stdout
+    )
+    rows = rows_of(folder)
+    assert sorted(row["case"] for row in rows if row["class"] == "core") == [f"case_{n:02d}" for n in range(6)]
+    assert rows == [row for number in range(3) for row in rows_of(folder / f"fold_{number}")]
+    summary = json.loads((folder / "evaluation" / "summary.json").read_text())
+    assert summary["classes"]["core"]["dice"]["n"] == 6
+    assert list((folder / "evaluation" / "overlays").glob("worst_01_*.png"))
+    assert (folder / "report.html").exists() and not (folder / "fold_0" / "prepared").exists()
+    stores = {json.loads((folder / f"fold_{n}" / "config.json").read_text())["store"] for n in range(3)}
+    assert stores == {str(folder / "prepared")}
+
+
+def test_the_same_command_goes_on(root, trained):
+    folder, _ = trained
+    scores = folder / "fold_1" / "evaluation" / "summary.json"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("fold_*/evaluation/summary.json")}
+    scores.unlink()
+    done = launch(root, folder)
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert [path.parts[-3] for path in sorted(before) if before[path] != after[path]] == ["fold_1"]
+
+
+def test_predict_averages_the_folds(root, trained, tmp_path):
+    folder, _ = trained
+    scan = root / "imagesTr" / "case_00.nii.gz"
+    common = ("--mode=predict", f"--input={scan}", "--set=predict.probabilities=True")
+    done = clinic.launch(*common, f"--workdir={folder}", f"--output={tmp_path / 'all'}")
+    assert done.returncode == 0, done.stderr
+    more = [f"--average={folder / f'fold_{number}'}" for number in (1, 2)]
+    again = clinic.launch(*common, f"--workdir={folder / 'fold_0'}", *more, f"--output={tmp_path / 'each'}")
+    assert again.returncode == 0, again.stderr
+    first, second = (nibabel.load(tmp_path / name / "case_00.nii.gz").get_fdata() for name in ("all", "each"))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_folder_without_a_trained_fold(root, tmp_path):
+    done = launch(root, tmp_path, "--mode=prepare")
+    assert done.returncode == 0, done.stderr
+    for mode, message in (("evaluate", "fold_0 holds no trained model"), ("predict", "holds no trained fold")):
+        flags = (f"--mode={mode}", f"--workdir={tmp_path}")
+        where = (f"--input={root / 'imagesTr'}", f"--output={tmp_path / 'out'}") if mode == "predict" else ()
+        wrong = clinic.launch(*flags, *where)
+        assert wrong.returncode == 2 and message in wrong.stderr, wrong.stderr

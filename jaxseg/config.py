@@ -93,7 +93,7 @@ def base_config() -> ConfigDict:
             "weight": "gaussian",
             "batch_size": 1,
             "tta": False,  # average over flips of the axes that augmentation may mirror
-            "postprocess": "",  # such as "keep_largest|fill_holes|remove_small(min_voxels=20)"
+            "postprocess": "",  # such as "keep_largest|remove_small(min_voxels=20)"; auto: what all folds have chosen
             "checkpoint": "best",  # best, latest, or a step number
             "probabilities": False,
             "watershed": "",  # instances out of a semantic network: watershed(inside=1,border=2,min_size=10)
@@ -223,6 +223,8 @@ def _problems(config: ConfigDict) -> Iterator[str]:
             yield f"train.{name} must be positive, got {durations[name]}."
     if config.data.name is None:
         yield "data.name is not set; add --config.data.name=msd (or nnunet_raw, image_mask, tfds)."
+    if config.predict.postprocess == "auto" and config.data.fold != "all":
+        yield "predict.postprocess='auto' is what all folds have chosen; set data.fold='all', or name the steps."
     yield from _data_problems(config.data)
     yield from _number_problems(config)
     ndim = config.model.get("ndim", len(config.data.patch_size))

@@ -9,14 +9,20 @@ import numpy as np
 from jaxseg import evaluate as evaluation
 from jaxseg import metrics, predict
 from jaxseg.cli import build, inference, instances, workdir
-from jaxseg.data import datasets, orientation
+from jaxseg.data import datasets, fingerprint, orientation
 from jaxseg.data.datasets import inputs, instance_masks, layouts
 from jaxseg.train import logging
 from jaxseg.typing import Case, Sample, UserError
 
+TRIALS = "postprocess.json"  # chain -> Dice of each class, for every case
 
-def evaluate(arguments: workdir.Arguments) -> None:
+
+def evaluate(arguments: workdir.Arguments, *, trials: bool = False) -> None:
     """Scores every case, writes tables, overlays and the report, and says where they lie.
+
+    Args:
+      arguments: the command line.
+      trials: also measure which post-processing would help each case, and write that beside the scores.
 
     Raises:
       UserError: no labelled case to score, or cases that cannot be read.
@@ -31,9 +37,11 @@ def evaluate(arguments: workdir.Arguments) -> None:
         return
     names = _region_names(known, background=options.background)
     score = functools.partial(metrics.case_rows, tolerance_mm=options.tolerance_mm, skip_surface=not options.surfaces)
+    measured: dict[str, predict.choice.Measured] = {}
+    results = _results(cases, load, trained, keep_probabilities=options.curves)
     with logging.progress(len(cases), label="evaluate") as show:
         rows = evaluation.evaluate_cases(
-            _results(cases, load, trained, keep_probabilities=options.curves),
+            _try(results, measured, num_classes=len(known.classes)) if trials else results,
             classes=known.classes,
             score=score,
             regions=names,
@@ -44,10 +52,19 @@ def evaluate(arguments: workdir.Arguments) -> None:
         )
     summary = metrics.aggregate(rows)
     evaluation.files.write_results(folder, rows, summary)
+    if trials:
+        fingerprint.write_json(folder / TRIALS, measured)
     print(evaluation.files.summary_table(summary))
     print(f"scores    {folder / evaluation.files.CASES}\noverlays  {folder / evaluation.files.OVERLAYS}")
     if folder.parent == arguments.workdir:
         report(arguments)
+
+
+def _try(results: Iterator[evaluation.CaseResult], measured: dict, *, num_classes: int):
+    """Measures the post-processing of each case as it passes."""
+    for case in results:
+        measured[case.name] = predict.choice.measure(case.pred, case.true, num_classes=num_classes)
+        yield case
 
 
 def _evaluate_instances(arguments, trained: inference.Trained, cases, load, folder: pathlib.Path) -> None:

@@ -1,14 +1,17 @@
 """data.fold="all": a network a fold in WORKDIR/fold_0, fold_1, ...; all cases scored together, each held out once."""
 
 import functools
+import json
 import math
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import evaluate as evaluation
 from jaxseg import metrics
+from jaxseg import predict as prediction
 from jaxseg.cli import build, inference, prepare, workdir
 from jaxseg.cli import evaluate as one_evaluation
 from jaxseg.cli import train as one_training
@@ -49,10 +52,15 @@ def evaluate(arguments: workdir.Arguments) -> None:
     config, folder = arguments.config, arguments.workdir
     rows: list[evaluation.files.Row] = []
     gallery = Gallery(config.evaluate.overlays)
+    known = build.stored_facts(workdir.record(folder))
+    trials = config.predict.postprocess in ("", "auto") and config.task == "semantic" and not known.regions
+    measured: list[prediction.choice.Measured] = []
     for own in each(arguments):
-        if not _scored(own):
-            one_evaluation.evaluate(own)
         place = own.workdir / evaluation.files.FOLDER
+        if not _scored(own) or (trials and not (place / one_evaluation.TRIALS).exists()):
+            one_evaluation.evaluate(own, trials=trials)
+        if trials:
+            measured += json.loads((place / one_evaluation.TRIALS).read_text()).values()
         found = evaluation.files.read_cases(place / evaluation.files.CASES)
         rows += found
         _collect(gallery, found, place / evaluation.files.OVERLAYS)
@@ -62,8 +70,24 @@ def evaluate(arguments: workdir.Arguments) -> None:
     gallery.write(place / evaluation.files.OVERLAYS)
     print(f"\nall {config.data.folds} folds, each case by the networks that had not seen it")
     print(evaluation.files.summary_table(summary))
+    if trials:
+        _choose(folder, measured, known.classes)
     print(f"scores    {place / evaluation.files.CASES}\noverlays  {place / evaluation.files.OVERLAYS}")
     one_evaluation.report(arguments)
+
+
+def _choose(folder: pathlib.Path, measured: list[prediction.choice.Measured], classes: Sequence[str]) -> None:
+    """Chooses the post-processing on all cases, says why, and keeps it for predict.postprocess=auto."""
+    chain, trials = prediction.choice.choose(measured, num_classes=len(classes))
+    for trial in trials:
+        changes = ", ".join(
+            f"{name} {before:.4f} to {after:.4f}"
+            for name, before, after in zip(classes[1:], trial.before, trial.after)
+            if before != after
+        )
+        print(f"{trial.chain}: {changes or 'no change'}; {'kept' if trial.kept else 'not kept'}")
+    workdir.update_record(folder, postprocess=chain)
+    print(f"post-processing that helps: {chain or 'none'}" + (" (predict.postprocess=auto)" if chain else ""))
 
 
 def each(arguments: workdir.Arguments) -> list[workdir.Arguments]:
@@ -73,6 +97,8 @@ def each(arguments: workdir.Arguments) -> list[workdir.Arguments]:
     for number in range(config.data.folds):
         own = ConfigDict(config.to_dict(), type_safe=False)
         own.data.fold, own.data.store = str(number), str(build.store_folder(config, folder))
+        if own.predict.postprocess == "auto":
+            own.predict.postprocess = ""  # chosen on what comes without
         result.append(arguments._replace(config=own, workdir=folder / inference.FOLD.format(number), output=None))
     return result
 

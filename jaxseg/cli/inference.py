@@ -47,6 +47,8 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
         own = workdir.stored_config(first)
         for section in ("predict", "evaluate"):  # as --set has changed them
             own[section] = config[section]
+        if own.predict.postprocess == "auto":
+            own.predict.postprocess = _chosen(folder)
         return load(first, own, others=[*map(str, rest), *others])
     cache.enable()
     record = workdir.record(folder)
@@ -75,6 +77,14 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
     run = functools.partial(_run, one, known=known)
     find = instances.watershed(config, run) if config.predict.watershed else None
     return Trained(config, record, known, held_out, restored.step, run, find)
+
+
+def _chosen(folder: pathlib.Path) -> str:
+    """The post-processing that the evaluation of all folds has chosen."""
+    record = workdir.record(folder)
+    if "postprocess" not in record:
+        raise UserError(f"No post-processing is chosen yet; run --mode evaluate --workdir {folder} first.")
+    return record["postprocess"]
 
 
 def _folds(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -1,6 +1,6 @@
 """Inference: wrappers on `PredictFn`, each takes and returns one; then whole cases, and folders of files."""
 
-from jaxseg.predict import postprocess
+from jaxseg.predict import choice, postprocess
 from jaxseg.predict.array import predict_array
 from jaxseg.predict.ensemble import average
 from jaxseg.predict.instance_files import (
@@ -20,6 +20,7 @@ __all__ = [
     "Prediction",
     "above",
     "average",
+    "choice",
     "coco_results",
     "flip_tta",
     "label_image",

@@ -53,6 +53,24 @@ def test_every_case_is_held_out_once(trained):
     assert stores == {str(folder / "prepared")}
 
 
+def test_post_processing_is_chosen_on_all_cases(root, trained, tmp_path):
+    folder, done = trained
+    assert "post-processing that helps: " in done.stdout and "keep_largest(together=True): " in done.stdout
+    chosen = json.loads((folder / "config.json").read_text())["postprocess"]
+    trials = [json.loads((folder / f"fold_{n}" / "evaluation" / "postprocess.json").read_text()) for n in range(3)]
+    assert sum(map(len, trials)) == 6
+    dice = {row["case"]: float(row["dice"]) for row in rows_of(folder) if row["class"] == "core"}
+    for name, found in {**trials[0], **trials[1], **trials[2]}.items():
+        assert found[""][1] == pytest.approx(dice[name], abs=1e-6)
+    common = ("--mode=predict", f"--workdir={folder}", f"--input={root / 'imagesTr' / 'case_00.nii.gz'}")
+    masks = []
+    for name, chain in (("auto", "auto"), ("named", chosen)):
+        out = clinic.launch(*common, f"--output={tmp_path / name}", f"--set=predict.postprocess={chain}")
+        assert out.returncode == 0, out.stderr
+        masks.append(nibabel.load(tmp_path / name / "case_00.nii.gz").get_fdata())
+    np.testing.assert_array_equal(*masks)
+
+
 def test_the_same_command_goes_on(root, trained):
     folder, _ = trained
     scores = folder / "fold_1" / "evaluation" / "summary.json"

@@ -3,7 +3,8 @@
     python -m benchmarks.nuclei --run=runs/dsb2018_nuclei --run=runs/nuclei2
 
 Every run is a workdir of configs/dsb2018_nuclei.py that has been evaluated; the held-out cases must be the same. The
-baseline needs no training: `predict.otsu_watershed` at its default settings.
+baseline needs no training: `predict.otsu_watershed` at its default settings; --baseline=DIR keeps its scores, so that
+`--mode compare` takes it as a run.
 """
 
 import json
@@ -16,9 +17,11 @@ from jaxseg import metrics, predict
 from jaxseg.cli import build
 from jaxseg.cli.workdir import record, stored_config
 from jaxseg.data import instances
+from jaxseg.evaluate import files
 from jaxseg.evaluate.instances import together
 
 RUN = flags.DEFINE_multi_string("run", None, "Evaluated workdirs.", required=True)
+BASELINE = flags.DEFINE_string("baseline", None, "Where to write the baseline's scores.")
 SHOWN = ("dsb_score", "f1_50", "f1_75", "pq", "aji")
 
 
@@ -47,7 +50,10 @@ def baseline(folder: pathlib.Path) -> dict:
         true.append(instances.to_instances(sample.label.data, sample.objects, num_classes=2))
         found = metrics.instance_rows(pred[-1], true[-1], classes=dataset.classes)
         rows += [{"case": case.name, **row} for row in found]
-    return {**metrics.aggregate(rows), "coco": together(pred, true)}
+    summary = {**metrics.aggregate(rows), "coco": together(pred, true)}
+    if BASELINE.value:
+        files.write_results(pathlib.Path(BASELINE.value) / files.FOLDER, rows, summary)
+    return summary
 
 
 def main(_) -> None:

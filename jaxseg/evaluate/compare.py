@@ -11,12 +11,15 @@ from jaxseg.typing import UserError
 from jaxseg.viz import paired_scatter
 from jaxseg.viz.curves import label_of
 
+PIXELS = ("dice", "hd95_mm")
+OBJECTS = ("dsb_score", "f1_50", "f1_75", "pq", "aji", "dice")
+
 
 def compare_runs(
     workdir_a: str | pathlib.Path,
     workdir_b: str | pathlib.Path,
     *,
-    metrics: Sequence[str] = ("dice", "hd95_mm"),
+    metrics: Sequence[str] | None = None,
     scatter: str | pathlib.Path | None = None,
     width: int = 110,
 ) -> tuple[str, dict[str, Any]]:
@@ -25,7 +28,8 @@ def compare_runs(
     Args:
       workdir_a: the first run, with evaluation/cases.csv.
       workdir_b: the second run.
-      metrics: what to compare; one that either run did not measure is left out and named.
+      metrics: what to compare; one that either run did not measure is left out and named. None: `OBJECTS` where both
+        runs count objects, else `PIXELS`.
       scatter: where to write a plot of A against B (by the first metric): .svg or .png; None writes none.
       width: of the table, in characters.
 
@@ -42,6 +46,9 @@ def compare_runs(
             f"{workdir_a} and {workdir_b} have no case in common ({_some(sides[0])}; {_some(sides[1])}); "
             "evaluate both on the same cases."
         )
+    if metrics is None:
+        counted = all(any(OBJECTS[0] in row for row in rows) for rows in sides)
+        metrics = OBJECTS if counted else PIXELS
     shared = [metric for metric in metrics if all(any(metric in row for row in rows) for rows in sides)]
     if not shared:
         raise UserError(f"Not both runs have {' or '.join(metrics)}; evaluate both with the same settings.")

@@ -39,6 +39,13 @@ def test_paired_by_name_whatever_the_order(tmp_path):
     json.dumps(files.jsonable(result), allow_nan=False)
 
 
+def test_runs_that_count_objects_are_compared_by_them(tmp_path):
+    first, second = (run(tmp_path / name, values, metric="dsb_score") for name, values in (("one", A), ("two", B)))
+    text, result = evaluate.compare_runs(first, second)
+    assert list(result["metrics"]) == ["dsb_score"] and "dice" in result["left_out"]
+    assert next(line for line in text.splitlines() if line.startswith("DSB score")).split()[-3:] == ["8", "0", "0"]
+
+
 def test_infinite_and_absent_pairs_are_counted(tmp_path):
     first = run(tmp_path / "a" / "run", [1.0, math.inf, math.nan, 4.0], metric="hd95_mm")
     second = run(tmp_path / "b" / "run", [2.0, 3.0, 1.0, 4.0], metric="hd95_mm")

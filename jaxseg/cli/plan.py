@@ -4,6 +4,7 @@ import os
 import pathlib
 import shlex
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +12,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import config as configs
+from jaxseg import evaluate as evaluation
 from jaxseg import plan as plans
 from jaxseg.cli import build, prepare, workdir
 from jaxseg.config import base_config
 from jaxseg.data import fingerprint
 from jaxseg.typing import UserError
 
-FOLDER, SUMMARY = "plan", "plan.json"
+FOLDER, SUMMARY, PAGE = "plan", "plan.json", "plan.html"
 
 FILE = '''"""{title}
 
@@ -79,7 +81,32 @@ def plan(arguments: workdir.Arguments) -> None:
         texts[path] = file_text(settings, path=path, name=name, found=found, problem=problem)
         print(describe(name, chosen, path) + (f"\n{'':<12} to be corrected there: {problem}" if problem else ""))
     _write(texts, overwrite=arguments.overwrite)
+    sections = {
+        "Data": evaluation.data_section(found, channels=dataset.channels, classes=dataset.classes),
+        "Configurations": _table(planned),
+    }
+    written = f"Planned {time.strftime('%Y-%m-%d %H:%M')} by jaxseg"
+    evaluation.files.replace(target / PAGE, evaluation.page.page(folder.resolve().name, written, sections))
+    print(f"page         {target / PAGE}")
     fingerprint.write_json(target / SUMMARY, {"planner": planner, "configurations": planned})
+
+
+def _table(planned: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            evaluation.page.Cell(evaluation.page.text(text))
+            for text in (
+                name,
+                _times(chosen["patch_size"]),
+                chosen["batch_size"],
+                _times(round(value, 4) for value in chosen["spacing"]),
+                _times(chosen["median_image_size_in_voxels"]),
+                ", ".join(map(str, chosen["features_per_stage"])),
+            )
+        ]
+        for name, chosen in planned.items()
+    ]
+    return evaluation.page.table(("", "patch", "batch", "spacing (mm)", "median size", "channels a level"), rows)
 
 
 def describe(name: str, chosen: Mapping[str, Any], path: pathlib.Path) -> str:

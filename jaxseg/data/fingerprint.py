@@ -13,11 +13,16 @@ import numpy as np
 from jaxseg.data import preprocess, resample
 from jaxseg.typing import Case, DataSet, UserError
 
-VERSION = 1
+VERSION = 2
 VOXELS = 10**8  # foreground voxels drawn from the whole set
 SEED = 1234
 MASK_FRACTION = 3 / 4  # cropping takes more than a quarter away: normalise within the mask
 CHANNEL_NORMALIZATION = {"ct": "ct", "nonorm": "none", "rescale_to_0_1": "unit", "rgb_to_0_1": "rgb"}
+BINS = 64  # of the histograms of foreground intensities
+FAR, NEAR_ENOUGH = (
+    5.0,
+    0.05,
+)  # an outlier: robust standard deviations from the median, of which none is below this share
 Progress = Callable[[int, int, str], None]  # done, total, name of the case just finished
 
 
@@ -42,30 +47,85 @@ def collect_statistics(
       JSON-able dict: `names`, `shapes` after the crop, `spacings` in mm, `relative_size` (median share of the voxels
       left by the crop), and `channels`, one dict a channel with mean, median, std, min, max, p005, p995 of foreground
       intensities: 10^8 // n cases voxels a case, drawn with replacement (seed 1234) from voxels whose class is above 0.
-      A data set without foreground has None for each channel.
+      A data set without foreground has None for each channel. `histograms` has their counts in 64 equal bins from p005
+      to p995; `foreground` the mean of each channel in each case; `class_voxels` how many voxels each case has of each
+      class, None where labels are objects.
 
     Raises:
       UserError: all cases that cannot be read, together.
     """
 
-    def measure(case: Case) -> tuple[list[int], list[float], float, list[Counted]]:
+    def measure(case: Case) -> tuple[list[int], list[float], float, list[Counted], list[int] | None]:
         sample = dataset.load(case)
         image, record = preprocess.place(sample.image, crop=crop, orientation=orientation)
         relative = float(np.prod(image.shape[:-1]) / np.prod(record["shape"]))
         drawn = _draw(sample, VOXELS // max(len(dataset.cases), 1)) if sample.label is not None else []
-        return list(image.shape[:-1]), record["spacing"], relative, drawn
+        voxels = None
+        if sample.label is not None and sample.objects is None:
+            known = sample.label.data[sample.label.data >= 0]
+            voxels = np.bincount(known.reshape(-1), minlength=len(dataset.classes)).tolist()
+        return list(image.shape[:-1]), record["spacing"], relative, drawn, voxels
 
     rows = dict(map_cases(measure, dataset.cases, processes=processes, progress=progress))
     measured = [rows[case.name] for case in dataset.cases]
+    drawn = [[row[3][channel] for row in measured if row[3]] for channel in range(len(dataset.channels))]
+    channels = [_summary(parts) for parts in drawn]
     return {
         "names": [case.name for case in dataset.cases],
         "shapes": [row[0] for row in measured],
         "spacings": [row[1] for row in measured],
         "relative_size": float(np.median([row[2] for row in measured])) if measured else 1.0,
-        "channels": [
-            _summary([row[3][channel] for row in measured if row[3]]) for channel in range(len(dataset.channels))
-        ],
+        "channels": channels,
+        "histograms": [_histogram(parts, row) for parts, row in zip(drawn, channels)],
+        "foreground": [[float(np.average(part.values, weights=part.counts)) for part in row[3]] for row in measured],
+        "class_voxels": [row[4] for row in measured],
     }
+
+
+def outliers(fingerprint: dict[str, Any], *, channels: Sequence[str], classes: Sequence[str]) -> dict[str, list[str]]:
+    """Returns what is unusual about which case: {name: ["x axis: 4.2 mm where others have 1", ...]}.
+
+    Spacings, extents, mean foreground intensities and volumes of the classes are compared with their medians; far away
+    is more than five times 1.4826 times the median absolute deviation (a normal distribution's standard deviation).
+    Lengths and volumes are compared as ratios. A class that a case lacks is told too if most cases have it.
+    """
+    names, spacings = fingerprint["names"], np.asarray(fingerprint["spacings"], np.float64)
+    extents = spacings * np.asarray(fingerprint["shapes"], np.float64)
+    found: dict[str, list[str]] = {}
+
+    def look(what: str, unit: str, values: np.ndarray, *, ratio: bool) -> None:
+        scale = np.log(values) if ratio else values
+        middle = np.median(scale)
+        spread = 1.4826 * np.median(np.abs(scale - middle))
+        least = NEAR_ENOUGH if ratio else NEAR_ENOUGH * abs(middle)
+        for name, value, place in zip(given, values, scale):
+            if abs(place - middle) > FAR * max(spread, least):
+                usual = float(np.exp(middle) if ratio else middle)
+                found.setdefault(name, []).append(f"{what}: {value:.4g}{unit} where the median is {usual:.4g}")
+
+    for axis, letter in enumerate("zyx"[-spacings.shape[1] :]):
+        given = names
+        look(f"spacing along {letter}", " mm", spacings[:, axis], ratio=True)
+        look(f"extent along {letter}", " mm", extents[:, axis], ratio=True)
+    for channel, label in enumerate(channels):
+        rows = [(name, row[channel]) for name, row in zip(names, fingerprint["foreground"]) if row]
+        if rows:
+            given = [name for name, _ in rows]
+            look(f"{label} in the foreground", "", np.array([value for _, value in rows]), ratio=False)
+    for number, label in enumerate(classes[1:], start=1):
+        rows = [
+            (name, row[number] * float(np.prod(steps)) / 1000)
+            for name, row, steps in zip(names, fingerprint["class_voxels"], spacings)
+            if row is not None
+        ]
+        present = [(name, value) for name, value in rows if value > 0]
+        if len(present) > len(rows) / 2:
+            given = [name for name, _ in present]
+            look(label, " ml", np.array([value for _, value in present]), ratio=True)
+            for name, value in rows:
+                if value == 0:
+                    found.setdefault(name, []).append(f"no {label}")
+    return {name: found[name] for name in names if name in found}
 
 
 def load_or_collect(dataset: DataSet, folder: str | os.PathLike, **options: Any) -> dict[str, Any]:
@@ -181,6 +241,17 @@ def _draw(sample: Any, number: int) -> list[Counted]:
         values, place = np.unique(sample.image.data[..., channel].reshape(-1)[inside], return_inverse=True)
         result.append(Counted(values.astype(np.float64), np.bincount(place, weights=chosen).astype(np.int64)))
     return result
+
+
+def _histogram(drawn: list[Counted], summary: dict[str, float] | None) -> dict[str, Any] | None:
+    """Counts of the drawn values between the 0.5th and the 99.5th percentile."""
+    if summary is None:
+        return None
+    low, high = summary["p005"], summary["p995"]
+    if high <= low:
+        return None
+    counts = sum(np.histogram(part.values, BINS, (low, high), weights=part.counts)[0] for part in drawn)
+    return {"low": low, "high": high, "counts": np.asarray(counts).astype(int).tolist()}
 
 
 def _summary(drawn: list[Counted]) -> dict[str, float] | None:

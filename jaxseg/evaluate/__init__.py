@@ -1,6 +1,8 @@
 """From predictions to what a person reads: rows, tables, pictures, one page."""
 
+from jaxseg.evaluate import files, page
 from jaxseg.evaluate.compare import compare_runs
+from jaxseg.evaluate.data_section import data_section
 from jaxseg.evaluate.evaluator import CaseResult, evaluate_cases
 from jaxseg.evaluate.files import read_cases, read_summary, summary_table, write, write_results
 from jaxseg.evaluate.instances import InstanceResult, evaluate_instances
@@ -10,8 +12,11 @@ __all__ = [
     "CaseResult",
     "InstanceResult",
     "compare_runs",
+    "data_section",
     "evaluate_cases",
     "evaluate_instances",
+    "files",
+    "page",
     "read_cases",
     "read_summary",
     "summary_table",

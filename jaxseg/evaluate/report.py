@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxseg.evaluate import files, page
+from jaxseg.evaluate.data_section import data_section
 from jaxseg.evaluate.evaluator import file_stem
 from jaxseg.evaluate.instances import RANKING
 from jaxseg.evaluate.page import Cell
@@ -96,7 +97,7 @@ def write_report(workdir: str | pathlib.Path, *, facts: Mapping[str, Any] | None
     sections["Cases"] = _cases(rows, pictures)
     sections["Training"] = _training(workdir / LOG)
     sections["What was run"] = _run(record)
-    sections["Data"] = _data(record, rows, facts or {})
+    sections["Data"] = _data(record, rows, facts or {}) + _fingerprint(record)
     sections["How to read this page"] = READING
     name = workdir.resolve().name
     subtitle = f"Segmentation report, written {time.strftime('%Y-%m-%d %H:%M')} by jaxseg"
@@ -175,6 +176,17 @@ def _run(record: Mapping[str, Any]) -> str:
     if config:
         parts.append(f"<details><summary>All settings</summary>{page.facts(_flat(config))}</details>")
     return "".join(parts)
+
+
+def _fingerprint(record: Mapping[str, Any]) -> str:
+    """What was measured of the data set before training; nothing where no choice depended on it."""
+    path = pathlib.Path(record.get("store", "")) / "fingerprint.json"
+    if "store" not in record or "dataset" not in record or not path.is_file():
+        return ""
+    found, dataset = json.loads(path.read_text()), record["dataset"]
+    if "histograms" not in found:  # of an earlier version
+        return ""
+    return data_section(found, channels=dataset["channels"], classes=dataset["classes"])
 
 
 def _data(record: Mapping[str, Any], rows: Sequence[Row], extra: Mapping[str, Any]) -> str:

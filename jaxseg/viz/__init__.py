@@ -1,7 +1,7 @@
 """Pictures: overlays of one slice, panels of one case or of its objects, curves of one training."""
 
 from jaxseg.viz.colors import class_color, hex_color
-from jaxseg.viz.curves import paired_scatter, score_dots, training_curves
+from jaxseg.viz.curves import intensity_histograms, paired_scatter, score_dots, training_curves
 from jaxseg.viz.instances import instance_panel
 from jaxseg.viz.overlay import png_bytes, save_png, slice_overlay
 from jaxseg.viz.panels import case_panel
@@ -11,6 +11,7 @@ __all__ = [
     "class_color",
     "hex_color",
     "instance_panel",
+    "intensity_histograms",
     "paired_scatter",
     "png_bytes",
     "save_png",

@@ -194,6 +194,30 @@ def score_dots(
     return _finish(figure, format)
 
 
+def intensity_histograms(histograms: Mapping[str, Mapping[str, Any] | None], *, format: str = "svg") -> bytes | None:
+    """Plots the foreground intensities of each channel, as `data.fingerprint` counts them ("low", "high", "counts").
+
+    Returns:
+      The picture, or None where no channel has a histogram.
+    """
+    shown = {name: found for name, found in histograms.items() if found}
+    if not shown:
+        return None
+    columns = min(len(shown), 3)
+    figure, axes = _figure(
+        3.2 * columns, 2.2 * -(-len(shown) // columns), rows=-(-len(shown) // columns), columns=columns
+    )
+    for axis in axes.flat[len(shown) :]:
+        axis.set_visible(False)
+    for place, (axis, (name, found)) in enumerate(zip(axes.flat, shown.items())):
+        share = np.asarray(found["counts"], np.float64)
+        edges = np.linspace(found["low"], found["high"], len(share) + 1)
+        axis.stairs(100 * share / max(share.sum(), 1), edges, fill=True, color=colors.hex_color(place + 1), alpha=0.75)
+        axis.set_xlabel(_plain(name), color=GREY, fontsize=9)
+        axis.set_ylabel("% of voxels", color=GREY, fontsize=8)
+    return _finish(figure, format)
+
+
 def _dots_label(name: str, column: np.ndarray) -> str:
     infinite, missing = int(np.isinf(column).sum()), int(np.isnan(column).sum())
     notes = [f"n {int(np.isfinite(column).sum())}"]

@@ -26,7 +26,7 @@ def planned(tmp_path_factory):
 def test_writes_configs_that_run(planned, tmp_path):
     _, folder, done = planned
     files = sorted(path.name for path in (folder / "plan").iterdir())
-    assert files == ["plan.json", "shells_3d_fullres.py"] and "3d_fullres   patch" in done.stdout
+    assert files == ["plan.html", "plan.json", "shells_3d_fullres.py"] and "3d_fullres   patch" in done.stdout
     assert "2d           left out: its slices lie across axis 2" in done.stdout  # the coarsest one is x
     summary = json.loads((folder / "plan" / "plan.json").read_text())
     assert summary["planner"] == "plain" and set(summary["configurations"]) == {"2d", "3d_fullres"}

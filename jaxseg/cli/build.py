@@ -13,7 +13,9 @@ from jaxseg import losses, models, tasks, transfer
 from jaxseg.cli import instances
 from jaxseg.data import augment, datasets, loader, preprocess, splits, store
 from jaxseg.train import optim, parallel
-from jaxseg.typing import DataSet, Task, UserError
+from jaxseg.train import state as states
+from jaxseg.train.step import make_step
+from jaxseg.typing import DataSet, StepFn, Task, UserError
 
 # Fields of config.data that are options of a layout; the others are read here.
 LAYOUT_OPTIONS = (
@@ -233,6 +235,30 @@ def split(config: ConfigDict, cases: Sequence) -> tuple[list, list]:
         # The first of one shuffle: what 20 cases learn from, 50 learn from too.
         train = tuple(train[i] for i in np.random.RandomState(config.seed).permutation(len(train))[:wanted])
     return [case for case in cases if case.name in set(train)], [case for case in cases if case.name in set(held_out)]
+
+
+def train_step(config: ConfigDict, known: Facts, task: Task, *, devices: Sequence[Any] | None = None) -> StepFn:
+    """Returns the step of `train.step`, with the augmentation, for the devices of this run or others."""
+    augmentation = parallel.pin(
+        transforms(config, known), kind=config.parallel.kind, spatial=config.parallel.spatial, devices=devices
+    )
+    return make_step(
+        task,
+        optimizers(config),
+        schedule(config),
+        augment=augmentation,
+        accumulate=config.optim.accumulate,
+        ema=config.optim.ema,
+    )
+
+
+def state_shapes(config: ConfigDict, known: Facts, task: Task) -> states.State:
+    """Returns shapes and types of the training state; nothing is computed."""
+    create = functools.partial(
+        states.create, task=task, optimizers=optimizers(config), horizon=1, ema=config.optim.ema > 0
+    )
+    image = jax.ShapeDtypeStruct((1, *config.data.patch_size, len(known.channels)), np.float32)
+    return jax.eval_shape(lambda key, image: create(key, image=image), jax.random.key(0), image)
 
 
 def batches(config: ConfigDict, cases: Sequence[store.StoredCase], *, start_step: int):

@@ -13,9 +13,9 @@ from jaxseg import plan as plans
 from jaxseg.cli import build, workdir
 from jaxseg.data import augment, fingerprint, store
 from jaxseg.plan import targets
-from jaxseg.train import parallel, step
+from jaxseg.train import parallel
 from jaxseg.train import state as states
-from jaxseg.typing import Task, UserError
+from jaxseg.typing import UserError
 
 FOLDER = "compile"
 EXHAUSTED = "RESOURCE_EXHAUSTED"
@@ -84,13 +84,6 @@ def _patch(config: ConfigDict, folder: pathlib.Path) -> tuple[int, ...]:
     return tuple(workdir.record(folder)["patch_size"])
 
 
-def _state(config: ConfigDict, known: build.Facts, task: Task) -> states.State:
-    optimizers = build.optimizers(config)
-    create = functools.partial(states.create, task=task, optimizers=optimizers, horizon=1, ema=config.optim.ema > 0)
-    image = jax.ShapeDtypeStruct((1, *config.data.patch_size, len(known.channels)), np.float32)
-    return jax.eval_shape(lambda key, image: create(key, image=image), jax.random.key(0), image)
-
-
 def _batch(config: ConfigDict, known: build.Facts, folder: pathlib.Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a batch as the loader gives it."""
     if config.task == "instance":  # padded to what the data hold
@@ -109,19 +102,9 @@ def _batch(config: ConfigDict, known: build.Facts, folder: pathlib.Path) -> dict
 
 def _train(config: ConfigDict, known: build.Facts, folder: pathlib.Path, devices) -> Any:
     task = build.task(config, known)
-    made = step.make_step(
-        task,
-        build.optimizers(config),
-        build.schedule(config),
-        augment=parallel.pin(
-            build.transforms(config, known), kind=config.parallel.kind, spatial=config.parallel.spatial, devices=devices
-        ),
-        accumulate=config.optim.accumulate,
-        ema=config.optim.ema,
-    )
     return parallel.compile_for(
-        made,
-        _state(config, known, task),
+        build.train_step(config, known, task, devices=devices),
+        build.state_shapes(config, known, task),
         _batch(config, known, folder),
         jax.eval_shape(lambda: jax.random.key(0)),
         kind=config.parallel.kind,
@@ -134,7 +117,7 @@ def _predict(config: ConfigDict, known: build.Facts, folder: pathlib.Path, devic
     """One batch of windows on one device, which is how prediction runs."""
     task = build.task(config, known)
     here = SingleDeviceSharding(devices[0])
-    variables = states.inference_variables(_state(config, known, task))
+    variables = states.inference_variables(build.state_shapes(config, known, task))
     window = tuple(config.predict.window or config.data.patch_size)
     image = jax.ShapeDtypeStruct((config.predict.batch_size, *window, len(known.channels)), np.float32)
     placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), (variables, image))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import predict
@@ -130,10 +129,7 @@ def _restore(folder: pathlib.Path, config: ConfigDict, task: Task, known: build.
         raise UserError(
             f"{folder} was trained on other channels or classes ({', '.join(found.classes)}); leave it out."
         )
-    optimizers = build.optimizers(config)
-    shape = jax.ShapeDtypeStruct((1, *config.data.patch_size, len(known.channels)), np.float32)
-    create = functools.partial(states.create, task=task, optimizers=optimizers, horizon=1, ema=config.optim.ema > 0)
-    like = jax.eval_shape(lambda key, image: create(key, image=image), jax.random.key(0), shape)
+    like = build.state_shapes(config, known, task)
     checkpoints = checkpoint.Checkpoints(folder)
     try:
         step = checkpoints.pick(str(config.predict.checkpoint))

@@ -15,7 +15,7 @@ from jaxseg.cli import build, cache, initial, instances, prepare, workdir
 from jaxseg.cli import evaluate as evaluation
 from jaxseg.data import prefetch, store
 from jaxseg.tasks.semantic import mean_dice
-from jaxseg.train import checkpoint, logging, loop, parallel, step
+from jaxseg.train import checkpoint, logging, loop, parallel
 from jaxseg.train import state as states
 from jaxseg.typing import UserError
 
@@ -64,18 +64,7 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
     optimizers = build.optimizers(config)
     key = jax.random.key(config.seed)
     step_fn, put = parallel.wrap(
-        step.make_step(
-            task,
-            optimizers,
-            build.schedule(config),
-            augment=parallel.pin(
-                build.transforms(config, known), kind=config.parallel.kind, spatial=config.parallel.spatial
-            ),
-            accumulate=config.optim.accumulate,
-            ema=config.optim.ema,
-        ),
-        kind=config.parallel.kind,
-        spatial=config.parallel.spatial,
+        build.train_step(config, known, task), kind=config.parallel.kind, spatial=config.parallel.spatial
     )
     channels = len(known.channels)
     shape = (1, *config.data.patch_size, channels)

@@ -156,8 +156,12 @@ def _clipped(start: Array, length: Array, size: int, samples: int, extent: Array
 
 def _interpolation(where: Array, weight: Array, extent: int) -> Float[Array, "*N O n"]:
     """Returns the weights of pixels 0..extent-1; a hat of width 1 is linear interpolation between two neighbours."""
-    hat = jnp.maximum(0.0, 1.0 - jnp.abs(where[..., None] - jnp.arange(extent, dtype=jnp.float32)))
-    return (hat * weight[..., None]).sum(axis=-2)
+    pixels = jnp.arange(extent, dtype=jnp.float32)
+    total = jnp.zeros((*where.shape[:-1], extent), jnp.float32)
+    for place in range(where.shape[-1]):  # sample by sample: one sum over them all is not vectorised
+        hat = jnp.maximum(0.0, 1.0 - jnp.abs(where[..., place, None] - pixels))
+        total = total + hat * jnp.broadcast_to(weight, where.shape)[..., place, None]
+    return total
 
 
 def _by_matrix(maps: list, boxes: Array, levels: Array, *, size: Any, scales: Any, samples: Any, aligned: Any) -> Array:

@@ -117,7 +117,7 @@ def mask_targets(
     def in_turns(*given: Array) -> Float[Array, "K m m"]:
         return jax.lax.map(lambda each: one(*each), given)
 
-    # On a CPU box after box, ten times faster than masks of all boxes at once.
+    # On a CPU box after box: masks of all boxes at once do not fit its caches.
     return jax.lax.platform_dependent(numbers, rows, columns, cpu=in_turns, default=jax.vmap(one))
 
 

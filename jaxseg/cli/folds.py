@@ -24,7 +24,7 @@ from jaxseg.typing import UserError
 def run(arguments: workdir.Arguments) -> None:
     """Trains and scores fold after fold; the same command goes on with what is not finished."""
     if train(arguments):
-        evaluate(arguments)
+        _evaluate(arguments, again=False)
 
 
 def train(arguments: workdir.Arguments) -> bool:
@@ -44,11 +44,18 @@ def evaluate(arguments: workdir.Arguments) -> None:
     """Scores each fold's held-out cases and writes all of them as one table, with one summary and one report.
 
     Raises:
-      UserError: a fold is not trained yet.
+      UserError: a fold is not trained yet, or other workdirs should be averaged with folds that are scored one by one.
     """
     if arguments.inputs:  # a labelled folder is scored with the average of the folds
         one_evaluation.evaluate(arguments)
         return
+    if arguments.average:
+        raise UserError("Each fold is scored alone on what it had not seen; leave out --average, or give --input.")
+    _evaluate(arguments, again=True)
+
+
+def _evaluate(arguments: workdir.Arguments, *, again: bool) -> None:
+    """Scores the folds, those with scores of the same settings only if `again`, and writes what they give together."""
     config, folder = arguments.config, arguments.workdir
     rows: list[evaluation.files.Row] = []
     gallery = Gallery(config.evaluate.overlays)
@@ -57,15 +64,18 @@ def evaluate(arguments: workdir.Arguments) -> None:
     measured: list[prediction.choice.Measured] = []
     for own in each(arguments):
         place = own.workdir / evaluation.files.FOLDER
-        if not _scored(own) or (trials and not (place / one_evaluation.TRIALS).exists()):
+        options = {name: json.loads(own.config[name].to_json()) for name in ("predict", "evaluate")}
+        settings = {"trials": trials, "step": _latest(own), **options}
+        if again or workdir.record(own.workdir).get("evaluated") != settings:
             one_evaluation.evaluate(own, trials=trials)
+            workdir.update_record(own.workdir, evaluated=settings)
         if trials:
             measured += json.loads((place / one_evaluation.TRIALS).read_text()).values()
         found = evaluation.files.read_cases(place / evaluation.files.CASES)
         rows += found
         _collect(gallery, found, place / evaluation.files.OVERLAYS)
     summary = metrics.aggregate(rows)
-    place = folder / evaluation.files.FOLDER
+    place = pathlib.Path(arguments.output) if arguments.output else folder / evaluation.files.FOLDER
     evaluation.files.write_results(place, rows, summary)
     gallery.write(place / evaluation.files.OVERLAYS)
     print(f"\nall {config.data.folds} folds, each case by the networks that had not seen it")
@@ -73,7 +83,8 @@ def evaluate(arguments: workdir.Arguments) -> None:
     if trials:
         _choose(folder, measured, known.classes)
     print(f"scores    {place / evaluation.files.CASES}\noverlays  {place / evaluation.files.OVERLAYS}")
-    one_evaluation.report(arguments)
+    if not arguments.output:
+        one_evaluation.report(arguments)
 
 
 def _choose(folder: pathlib.Path, measured: list[prediction.choice.Measured], classes: Sequence[str]) -> None:
@@ -103,13 +114,12 @@ def each(arguments: workdir.Arguments) -> list[workdir.Arguments]:
     return result
 
 
-def _scored(own: workdir.Arguments) -> bool:
-    """Whether the scores there are newer than the checkpoints, so that a resumed command need not repeat them."""
-    summary = own.workdir / evaluation.files.FOLDER / evaluation.files.SUMMARY
-    steps = list((own.workdir / checkpoint.FOLDER).glob("[0-9]*"))
+def _latest(own: workdir.Arguments) -> int:
+    """The last stored step of a fold."""
+    steps = [int(path.name) for path in (own.workdir / checkpoint.FOLDER).glob("[0-9]*") if path.name.isdigit()]
     if not steps:
         raise UserError(f"{own.workdir} holds no trained model; run --mode train with data.fold=all first.")
-    return summary.exists() and summary.stat().st_mtime > max(step.stat().st_mtime for step in steps)
+    return max(steps)
 
 
 def _collect(gallery: Gallery, rows: list[evaluation.files.Row], pictures: pathlib.Path) -> None:

@@ -39,7 +39,8 @@ def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str,
         )
     print(f"prepared {len(summary.written)} cases, {len(summary.skipped)} were up to date, in {target}")
     previous = workdir.record(folder) if (folder / workdir.RECORD).exists() else {}
-    kept = {name: previous[name] for name in ("created", "command", "split", "seconds", "init") if name in previous}
+    own = ("created", "command", "split", "seconds", "init", "evaluated", "postprocess")
+    kept = {name: previous[name] for name in own if name in previous}
     cases = store.open(target)
     if config.task == "instance":
         instances.check_cases(config, cases)

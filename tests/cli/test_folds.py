@@ -73,13 +73,20 @@ def test_post_processing_is_chosen_on_all_cases(root, trained, tmp_path):
 
 def test_the_same_command_goes_on(root, trained):
     folder, _ = trained
-    scores = folder / "fold_1" / "evaluation" / "summary.json"
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("fold_*/evaluation/summary.json")}
-    scores.unlink()
+    record = folder / "fold_1" / "config.json"
+    content = json.loads(record.read_text())
+    del content["evaluated"]  # as if it had been stopped before its scores were written
+    record.write_text(json.dumps(content))
+
+    def scored():
+        return {path.parts[-3]: path.stat().st_mtime_ns for path in sorted(folder.glob("fold_*/evaluation/cases.csv"))}
+
+    before = scored()
     done = launch(root, folder)
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
-    after = {path: path.stat().st_mtime_ns for path in before}
-    assert [path.parts[-3] for path in sorted(before) if before[path] != after[path]] == ["fold_1"]
+    assert [name for name, time in scored().items() if time != before[name]] == ["fold_1"]
+    again = clinic.launch("--mode=evaluate", f"--workdir={folder}", f"--average={folder / 'fold_0'}")
+    assert again.returncode == 2 and "leave out --average" in again.stderr
 
 
 def test_predict_averages_the_folds(root, trained, tmp_path):

@@ -52,12 +52,14 @@ def plan(arguments: workdir.Arguments) -> None:
     """Writes one config file a configuration into WORKDIR/plan (or --output), and plan.json with all figures.
 
     Raises:
-      UserError: the data set cannot be read, the planner is unknown, or a file there has been edited.
+      UserError: the data set cannot be read, the planner is unknown, the task is another, or a file has been edited.
     """
     config, folder = arguments.config, arguments.workdir
     planner = config.plan.planner
     if planner not in plans.PLANNERS:
         raise UserError(f"plan.planner should be one of {', '.join(plans.PLANNERS)}, not {planner!r}.")
+    if config.task != "semantic":
+        raise UserError(f"--mode plan chooses U-Nets for task='semantic', not for task={config.task!r}.")
     workdir.begin(folder, config)
     dataset = build.dataset(config)
     found = prepare.measure(config, dataset, build.store_folder(config, folder))

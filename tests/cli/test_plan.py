@@ -53,10 +53,19 @@ def test_an_edited_file_is_not_lost(planned):
     assert over.returncode == 0 and "batch_size  " not in file.read_text(), over.stderr
 
 
-def test_unknown_planner(planned):
-    flags, folder, _ = planned
-    done = clinic.launch(*flags, f"--workdir={folder}", "--config.plan.planner=big")
-    assert done.returncode == 2 and "plan.planner should be one of plain, resenc_m" in done.stderr
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ("--config", CONFIG, "--config.data.name=msd", "--config.plan.planner=big"),
+            "plan.planner should be one of plain, resenc_m",
+        ),
+        (("--config=configs/dsb2018_nuclei.py:debug",), "U-Nets for task='semantic', not for task='instance'"),
+    ],
+)
+def test_refuses(tmp_path, flags, message):
+    done = clinic.launch("--mode=plan", *flags, "--config.data.root=/nowhere", f"--workdir={tmp_path}")
+    assert done.returncode == 2 and message in done.stderr, done.stderr
 
 
 def test_axes_go_back_to_the_volumes_order():

@@ -213,6 +213,7 @@ def intensity_histograms(histograms: Mapping[str, Mapping[str, Any] | None], *, 
         share = np.asarray(found["counts"], np.float64)
         edges = np.linspace(found["low"], found["high"], len(share) + 1)
         axis.stairs(100 * share / max(share.sum(), 1), edges, fill=True, color=colors.hex_color(place + 1), alpha=0.75)
+        axis.locator_params(axis="x", nbins=4)
         axis.set_xlabel(_plain(name), color=GREY, fontsize=9)
         axis.set_ylabel("% of voxels", color=GREY, fontsize=8)
     return _finish(figure, format)

@@ -22,6 +22,7 @@ import optax
 from absl import app, flags
 
 from benchmarks import detection_torchvision as peer
+from benchmarks.timing import seconds
 from jaxseg import models, ops, tasks
 from jaxseg.data import instances
 
@@ -32,7 +33,7 @@ def operations() -> dict[str, float]:
     """Returns seconds of suppression and of RoIAlign."""
     boxes, scores = map(jnp.asarray, peer.boxes_and_scores(1000))
     suppress = jax.jit(functools.partial(ops.nms, threshold=0.7, max_output=1000))
-    result = {"NMS, 1,000 boxes": peer.seconds(lambda: jax.block_until_ready(suppress(boxes, scores)))}
+    result = {"NMS, 1,000 boxes": seconds(lambda: jax.block_until_ready(suppress(boxes, scores)))}
     levels = [jnp.asarray(level) for level in peer.pyramid()]
     rois = jnp.asarray(peer.boxes_and_scores(512)[0])[None]
 
@@ -42,8 +43,8 @@ def operations() -> dict[str, float]:
         return ops.pyramid_roi_align(levels, rois, chosen, output_size=7, scales=scales, sampling_ratio=2)
 
     forward, gradient = jax.jit(align), jax.jit(jax.grad(lambda levels, rois: align(levels, rois).sum()))
-    result["RoIAlign, 512 boxes"] = peer.seconds(lambda: jax.block_until_ready(forward(levels, rois)))
-    result["RoIAlign with gradient"] = peer.seconds(lambda: jax.block_until_ready(gradient(levels, rois)))
+    result["RoIAlign, 512 boxes"] = seconds(lambda: jax.block_until_ready(forward(levels, rois)))
+    result["RoIAlign with gradient"] = seconds(lambda: jax.block_until_ready(gradient(levels, rois)))
     return result
 
 
@@ -88,14 +89,14 @@ def train_step(masks: int | None = None) -> float:
         held[:] = step(*held, data)
         jax.block_until_ready(held)
 
-    return peer.seconds(run)
+    return seconds(run)
 
 
 def theirs(python: str) -> dict[str, float]:
     """Runs torchvision's side on as many threads as this process may use cores."""
-    script = pathlib.Path(peer.__file__)
-    cores = str(len(os.sched_getaffinity(0)))
-    done = subprocess.run([python, str(script), cores], capture_output=True, text=True, check=True)
+    command = [python, "-m", peer.__name__, str(len(os.sched_getaffinity(0)))]
+    root = pathlib.Path(peer.__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     return json.loads(done.stdout.splitlines()[-1])
 
 

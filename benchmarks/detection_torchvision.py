@@ -1,14 +1,14 @@
 """torchvision's side of benchmarks/detection.py: prints seconds by name as JSON; needs torch and torchvision only."""
 
 import json
-import statistics
 import sys
-import time
 from collections import OrderedDict
 
 import numpy as np
 
-SIZE, BATCH, OBJECTS, RUNS = 512, 2, 20, 3
+from benchmarks.timing import seconds
+
+SIZE, BATCH, OBJECTS = 512, 2, 20
 
 
 def boxes_and_scores(number: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -22,17 +22,6 @@ def pyramid(seed: int = 1) -> list[np.ndarray]:
     """Returns features `(1, h, w, 256)` of strides 4 to 32."""
     draw = np.random.default_rng(seed)
     return [draw.normal(size=(1, SIZE // s, SIZE // s, 256)).astype(np.float32) for s in (4, 8, 16, 32)]
-
-
-def seconds(function) -> float:
-    """Median of RUNS calls after one that warms up."""
-    function()
-    times = []
-    for _ in range(RUNS):
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
 
 
 def main() -> None:

@@ -9,13 +9,12 @@ ratio is plain / ours.
 
 import contextlib
 import functools
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.timing import seconds
 from jaxseg import losses, models, ops, tasks
 from jaxseg.train import optim, step
 from jaxseg.train import state as states
@@ -24,7 +23,6 @@ CASES = {
     "2D 4x256x256": {"patch": (256, 256), "batch": 4, "features": (16, 32, 64, 128)},
     "3D 2x40x56x40": {"patch": (40, 56, 40), "batch": 2, "features": (16, 32, 64, 128)},
 }
-RUNS = 3
 
 
 @contextlib.contextmanager
@@ -49,17 +47,6 @@ def plain_convolutions():
         yield
     finally:
         ops.conv, ops.conv_transpose = ours
-
-
-def seconds(function) -> float:
-    """Median of RUNS calls after one that compiles."""
-    function()
-    times = []
-    for _ in range(RUNS):
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
 
 
 def measure(patch, batch, features) -> tuple[float, float]:

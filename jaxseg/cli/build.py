@@ -94,12 +94,8 @@ def check_model(config: ConfigDict, known: Facts) -> None:
     optimizers(config)
     schedule(config)
     normalization(config, known.channels)
-    parallel.check_batch(config.data.batch_size, spatial=config.parallel.spatial)
-    if config.data.patch_size[0] % config.parallel.spatial:
-        raise UserError(
-            f"parallel.spatial = {config.parallel.spatial} should divide the first size of data.patch_size = "
-            f"{config.data.patch_size}."
-        )
+    spatial = config.parallel.spatial
+    parallel.check_batch(config.data.batch_size, patch_size=config.data.patch_size, spatial=spatial)
     # Sizes that the data will decide are stood in for by some that any data could have.
     steps = models.divisor(model(config, known))
     patch = tuple(size or 2 * step for size, step in zip(config.data.patch_size, steps))

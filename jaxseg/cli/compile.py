@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from jaxseg.data import augment, fingerprint, store
 from jaxseg.plan import targets
 from jaxseg.train import parallel
 from jaxseg.train import state as states
-from jaxseg.typing import UserError
+from jaxseg.typing import Task, UserError
 
 FOLDER = "compile"
 EXHAUSTED = "RESOURCE_EXHAUSTED"
@@ -38,10 +39,18 @@ def compile(arguments: workdir.Arguments) -> None:
         own = ConfigDict(config.to_dict(), type_safe=False)
         if own.train.dtype == "auto":
             own.train.dtype = "float32" if devices[0].platform == "cpu" else "bfloat16"
-        parallel.check_batch(own.data.batch_size, spatial=own.parallel.spatial, devices=len(devices))
+        parallel.check_batch(
+            own.data.batch_size, patch_size=own.data.patch_size, spatial=own.parallel.spatial, devices=len(devices)
+        )
+        task = build.task(own, known)
+        state = build.state_shapes(own, known, task)
+        steps: dict[str, Callable[..., Any]] = {
+            "train": functools.partial(_train, batch=_batch(own, known, arguments.workdir)),
+            "predict": _predict,
+        }
         found = {}
-        for name, run in (("train", _train), ("predict", _predict)):
-            found[name] = _measured(functools.partial(run, own, known, arguments.workdir, devices))
+        for name, run in steps.items():
+            found[name] = _measured(functools.partial(run, own, known, task, state, devices))
             print(describe(name, target, len(devices), found[name]), flush=True)
         path = arguments.workdir / FOLDER / f"{target.replace(':', '_')}.json"
         summary = {"target": target, "devices": len(devices), "memory": targets.memory(target, len(devices)), **found}
@@ -100,12 +109,11 @@ def _batch(config: ConfigDict, known: build.Facts, folder: pathlib.Path) -> dict
     }
 
 
-def _train(config: ConfigDict, known: build.Facts, folder: pathlib.Path, devices) -> Any:
-    task = build.task(config, known)
+def _train(config: ConfigDict, known: build.Facts, task: Task, state: states.State, devices, *, batch: dict) -> Any:
     return parallel.compile_for(
         build.train_step(config, known, task, devices=devices),
-        build.state_shapes(config, known, task),
-        _batch(config, known, folder),
+        state,
+        batch,
         jax.eval_shape(lambda: jax.random.key(0)),
         kind=config.parallel.kind,
         devices=devices,
@@ -113,11 +121,10 @@ def _train(config: ConfigDict, known: build.Facts, folder: pathlib.Path, devices
     )
 
 
-def _predict(config: ConfigDict, known: build.Facts, folder: pathlib.Path, devices) -> Any:
+def _predict(config: ConfigDict, known: build.Facts, task: Task, state: states.State, devices) -> Any:
     """One batch of windows on one device, which is how prediction runs."""
-    task = build.task(config, known)
     here = SingleDeviceSharding(devices[0])
-    variables = states.inference_variables(build.state_shapes(config, known, task))
+    variables = states.inference_variables(state)
     window = tuple(config.predict.window or config.data.patch_size)
     image = jax.ShapeDtypeStruct((config.predict.batch_size, *window, len(known.channels)), np.float32)
     placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), (variables, image))

@@ -55,9 +55,7 @@ def evaluate(arguments: workdir.Arguments, *, trials: bool = False) -> None:
     if trials:
         fingerprint.write_json(folder / TRIALS, measured)
     print(evaluation.files.summary_table(summary))
-    print(f"scores    {folder / evaluation.files.CASES}\noverlays  {folder / evaluation.files.OVERLAYS}")
-    if folder.parent == arguments.workdir:
-        report(arguments)
+    tell(arguments, folder)
 
 
 def _try(results: Iterator[evaluation.CaseResult], measured: dict, *, num_classes: int):
@@ -85,6 +83,11 @@ def _evaluate_instances(arguments, trained: inference.Trained, cases, load, fold
     coco = summary["coco"]
     for kind in ("mask", "box"):
         print(f"{kind:<9} AP {coco[kind]['AP']:.3f}, AP50 {coco[kind]['AP50']:.3f}, AP75 {coco[kind]['AP75']:.3f}")
+    tell(arguments, folder)
+
+
+def tell(arguments: workdir.Arguments, folder: pathlib.Path) -> None:
+    """Says where scores and overlays lie, and writes the run's report if that is where a report looks for them."""
     print(f"scores    {folder / evaluation.files.CASES}\noverlays  {folder / evaluation.files.OVERLAYS}")
     if folder.parent == arguments.workdir:
         report(arguments)

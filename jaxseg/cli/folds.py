@@ -16,7 +16,7 @@ from jaxseg.cli import build, inference, prepare, workdir
 from jaxseg.cli import evaluate as one_evaluation
 from jaxseg.cli import train as one_training
 from jaxseg.evaluate.evaluator import Gallery, file_stem
-from jaxseg.evaluate.instances import RANKING
+from jaxseg.evaluate.report import mean_scores, ranking_metric
 from jaxseg.train import checkpoint
 from jaxseg.typing import UserError
 
@@ -31,10 +31,10 @@ def train(arguments: workdir.Arguments) -> bool:
     """Trains fold after fold on data that are prepared once, and returns whether all are finished."""
     config, folder = arguments.config, arguments.workdir
     workdir.begin(folder, config)
-    prepare.ensure(config, folder)
+    _, prepared = prepare.ensure(config, folder)
     for number, own in enumerate(each(arguments)):
         print(f"fold {number} of 0 to {config.data.folds - 1}, in {own.workdir}", flush=True)
-        outcome = one_training.train(own)
+        outcome = one_training.train(own, prepared=prepared)
         if outcome.interrupted and "stopped by" in outcome.interrupted:
             return False
     return True
@@ -82,9 +82,7 @@ def _evaluate(arguments: workdir.Arguments, *, again: bool) -> None:
     print(evaluation.files.summary_table(summary))
     if trials:
         _choose(folder, measured, known.classes)
-    print(f"scores    {place / evaluation.files.CASES}\noverlays  {place / evaluation.files.OVERLAYS}")
-    if not arguments.output:
-        one_evaluation.report(arguments)
+    one_evaluation.tell(arguments, place)
 
 
 def _choose(folder: pathlib.Path, measured: list[prediction.choice.Measured], classes: Sequence[str]) -> None:
@@ -124,16 +122,10 @@ def _latest(own: workdir.Arguments) -> int:
 
 def _collect(gallery: Gallery, rows: list[evaluation.files.Row], pictures: pathlib.Path) -> None:
     """Ranks the pictures of a fold among those of all: the worst of all are among the worst of their folds."""
-    scores: dict[str, list[float]] = {}
-    for row in rows:
-        scores.setdefault(row["case"], []).append(
-            float(row.get("dice", math.nan) if RANKING not in row else row[RANKING])
-        )
-    for case, values in scores.items():
-        finite = [value for value in values if math.isfinite(value)]
+    for case, score in mean_scores(rows, ranking_metric(rows)).items():
         files = sorted(pictures.glob(f"*_[0-9][0-9]_{file_stem(case)}.png"))
-        if finite and files:
-            gallery.rank(case, float(np.mean(finite)), functools.partial(_picture, files[0]))
+        if math.isfinite(score) and files:
+            gallery.rank(case, score, functools.partial(_picture, files[0]))
 
 
 def _picture(path: pathlib.Path) -> np.ndarray:

@@ -1,6 +1,5 @@
 """--mode plan: look at the data, choose spacing, patch, batch and network, and write config files that train them."""
 
-import os
 import pathlib
 import shlex
 import sys
@@ -188,23 +187,13 @@ def file_text(config: ConfigDict, *, path: pathlib.Path, name: str, found: Mappi
 
 
 def _assignments(config: ConfigDict) -> list[str]:
-    defaults = _flat(base_config().to_dict())
+    whole = ("model", "init.fields")  # their fields differ from network to network: one value each
+    defaults = workdir.flat(base_config().to_dict(), whole=whole)
     lines = []
-    for name, value in _flat(config.to_dict()).items():
+    for name, value in workdir.flat(config.to_dict(), whole=whole).items():
         if name not in defaults or defaults[name] != value:
             lines.append(f"    config.{name} = {value!r}")
     return lines
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted names; the model is one value, since its fields differ from network to network."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and prefix + name not in ("model", "init.fields"):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = dict(value) if isinstance(value, Mapping) else value
-    return flat
 
 
 def _write(texts: Mapping[pathlib.Path, str], *, overwrite: bool) -> None:
@@ -213,11 +202,9 @@ def _write(texts: Mapping[pathlib.Path, str], *, overwrite: bool) -> None:
     if changed and not overwrite:
         raise UserError(f"{changed[0]} is there already and differs; add --overwrite, or choose another --output.")
     for path, text in texts.items():
-        temporary = path.with_name(f".{path.name}-{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text)
-            os.replace(temporary, path)
+            evaluation.files.replace(path, text)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror}); name another --output.") from error
 

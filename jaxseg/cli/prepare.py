@@ -38,24 +38,26 @@ def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str,
             progress=lambda done, total, name: show(done, case=name),
         )
     print(f"prepared {len(summary.written)} cases, {len(summary.skipped)} were up to date, in {target}")
-    previous = workdir.record(folder) if (folder / workdir.RECORD).exists() else {}
-    own = ("created", "command", "split", "seconds", "init", "evaluated", "postprocess")
-    kept = {name: previous[name] for name in own if name in previous}
     cases = store.open(target)
     if config.task == "instance":
         instances.check_cases(config, cases)
     patch = build.patch_size(config, known, cases)
-    record = workdir.save_record(
-        folder,
-        config,
-        patch_size=patch,
-        dataset=known._asdict(),
-        settings=settings._asdict(),
-        store=str(target),
-        **kept,
-    )
-    config.data.patch_size = patch  # config.json keeps what the user wrote, the record beside it what it came to
-    return dataset, record
+    facts = {"patch_size": patch, "dataset": known._asdict(), "settings": settings._asdict(), "store": str(target)}
+    return dataset, _save(config, folder, facts)
+
+
+def adopt(config: ConfigDict, folder: pathlib.Path, prepared: dict[str, Any]) -> dict[str, Any]:
+    """Returns the record of a run on data that another run, whose record this is, has just prepared and checked."""
+    return _save(config, folder, {name: prepared[name] for name in ("patch_size", "dataset", "settings", "store")})
+
+
+def _save(config: ConfigDict, folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
+    previous = workdir.record(folder) if (folder / workdir.RECORD).exists() else {}
+    own = ("created", "command", "split", "seconds", "init", "evaluated", "postprocess")
+    record = workdir.save_record(folder, config, **facts, **{name: previous[name] for name in own if name in previous})
+    # config.json keeps what the user wrote, the record beside it what it came to
+    config.data.patch_size = tuple(facts["patch_size"])
+    return record
 
 
 def measure(config: ConfigDict, dataset: DataSet, target: pathlib.Path) -> dict[str, Any]:

@@ -33,14 +33,19 @@ def prepare_train_evaluate(arguments: workdir.Arguments) -> None:
         evaluation.evaluate(arguments)
 
 
-def train(arguments: workdir.Arguments) -> loop.Outcome:
-    """Trains to the horizon, from the latest checkpoint where there is one."""
+def train(arguments: workdir.Arguments, *, prepared: dict[str, Any] | None = None) -> loop.Outcome:
+    """Trains to the horizon, from the latest checkpoint where there is one.
+
+    Args:
+      arguments: the command line.
+      prepared: record of the run that has just prepared the same data; None: they are prepared here, or checked.
+    """
     config, folder = arguments.config, arguments.workdir
     cache.enable()
     previous = workdir.begin(folder, config)
     begun = any((folder / checkpoint.FOLDER).glob("[0-9]*"))
     weights = None if begun else initial.read(config)  # before preparing, so that a wrong path is told at once
-    _, record = prepare.ensure(config, folder)
+    record = prepare.adopt(config, folder, prepared) if prepared else prepare.ensure(config, folder)[1]
     known = build.stored_facts(record)
     cases = store.open(build.store_folder(config, folder))
     training, held_out = build.split(config, cases)

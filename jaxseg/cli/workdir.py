@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -105,7 +105,7 @@ def begin(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
     if not (workdir / RECORD).exists():
         return {}
     stored = record(workdir)
-    before, now = _flat(_completed(stored["config"])), _flat(json.loads(config.to_json()))
+    before, now = flat(_completed(stored["config"])), flat(json.loads(config.to_json()))
     differing = [
         name
         for name in sorted(before.keys() | now.keys())
@@ -146,11 +146,12 @@ def update_record(workdir: pathlib.Path, **entries) -> None:
     write_json(workdir / RECORD, {**record(workdir), **entries})
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+def flat(tree: Mapping[str, Any], prefix: str = "", *, whole: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns the leaves of nested settings by dotted name; those named in `whole` stay in one piece."""
+    found: dict[str, Any] = {}
     for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
+        if isinstance(value, Mapping) and prefix + name not in whole:
+            found.update(flat(value, f"{prefix}{name}.", whole=whole))
         else:
-            flat[prefix + name] = value
-    return flat
+            found[prefix + name] = value
+    return found

@@ -93,7 +93,7 @@ def outliers(fingerprint: dict[str, Any], *, channels: Sequence[str], classes: S
     extents = spacings * np.asarray(fingerprint["shapes"], np.float64)
     found: dict[str, list[str]] = {}
 
-    def look(what: str, unit: str, values: np.ndarray, *, ratio: bool) -> None:
+    def look(what: str, unit: str, given: Sequence[str], values: np.ndarray, *, ratio: bool) -> None:
         scale = np.log(values) if ratio else values
         middle = np.median(scale)
         spread = 1.4826 * np.median(np.abs(scale - middle))
@@ -104,14 +104,12 @@ def outliers(fingerprint: dict[str, Any], *, channels: Sequence[str], classes: S
                 found.setdefault(name, []).append(f"{what}: {value:.4g}{unit} where the median is {usual:.4g}")
 
     for axis, letter in enumerate("zyx"[-spacings.shape[1] :]):
-        given = names
-        look(f"spacing along {letter}", " mm", spacings[:, axis], ratio=True)
-        look(f"extent along {letter}", " mm", extents[:, axis], ratio=True)
+        look(f"spacing along {letter}", " mm", names, spacings[:, axis], ratio=True)
+        look(f"extent along {letter}", " mm", names, extents[:, axis], ratio=True)
     for channel, label in enumerate(channels):
         rows = [(name, row[channel]) for name, row in zip(names, fingerprint["foreground"]) if row]
         if rows:
-            given = [name for name, _ in rows]
-            look(f"{label} in the foreground", "", np.array([value for _, value in rows]), ratio=False)
+            look(f"{label} in the foreground", "", *_columns(rows), ratio=False)
     for number, label in enumerate(classes[1:], start=1):
         rows = [
             (name, row[number] * float(np.prod(steps)) / 1000)
@@ -120,8 +118,7 @@ def outliers(fingerprint: dict[str, Any], *, channels: Sequence[str], classes: S
         ]
         present = [(name, value) for name, value in rows if value > 0]
         if len(present) > len(rows) / 2:
-            given = [name for name, _ in present]
-            look(label, " ml", np.array([value for _, value in present]), ratio=True)
+            look(label, " ml", *_columns(present), ratio=True)
             for name, value in rows:
                 if value == 0:
                     found.setdefault(name, []).append(f"no {label}")
@@ -241,6 +238,10 @@ def _draw(sample: Any, number: int) -> list[Counted]:
         values, place = np.unique(sample.image.data[..., channel].reshape(-1)[inside], return_inverse=True)
         result.append(Counted(values.astype(np.float64), np.bincount(place, weights=chosen).astype(np.int64)))
     return result
+
+
+def _columns(rows: list[tuple[str, float]]) -> tuple[list[str], np.ndarray]:
+    return [name for name, _ in rows], np.array([value for _, value in rows])
 
 
 def _histogram(drawn: list[Counted], summary: dict[str, float] | None) -> dict[str, Any] | None:

@@ -16,18 +16,8 @@ from jaxseg.viz.curves import label_of
 
 FOLDER, CASES, SUMMARY, OVERLAYS = "evaluation", "cases.csv", "summary.json", "overlays"
 INSTANCE_METRICS = ("dsb_score", "f1_50", "f1_75", "precision_50", "recall_50", "pq", "sq", "rq", "aji")
-TABLE_METRICS = (
-    "dice",
-    "iou",
-    "precision",
-    "recall",
-    "hd95_mm",
-    "assd_mm",
-    "nsd",
-    "lesion_f1",
-    *INSTANCE_METRICS,
-    "count_error",
-)
+PIXEL_METRICS = ("dice", "iou", "precision", "recall", "hd95_mm", "assd_mm", "nsd", "lesion_f1")
+TABLE_METRICS = (*PIXEL_METRICS, *INSTANCE_METRICS, "count_error")
 _TEXT = ("case", "class")  # never read as numbers: a case may be called 007
 _INTEGER = re.compile(r"[+-]?\d+")
 

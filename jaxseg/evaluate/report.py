@@ -19,19 +19,7 @@ from jaxseg.viz import colors, score_dots, training_curves
 from jaxseg.viz.curves import label_of
 
 REPORT, CONFIG, LOG = "report.html", "config.json", "metrics.jsonl"
-SCORES = (
-    "dice",
-    "iou",
-    "precision",
-    "recall",
-    "hd95_mm",
-    "assd_mm",
-    "nsd",
-    "lesion_f1",
-    "roc_area",
-    "precision_recall_area",
-    *files.INSTANCE_METRICS,
-)
+SCORES = (*files.PIXEL_METRICS, "roc_area", "precision_recall_area", *files.INSTANCE_METRICS)
 FEW_CASES = 10  # below this an interval says little
 HIDDEN = "(path not shown)"
 # Fields that name files or folders: their values may name patients, with or without a slash in them.
@@ -293,8 +281,8 @@ def _case_of(picture: pathlib.Path) -> str:
 def _gallery(pictures: Sequence[pathlib.Path], rows: Sequence[Row]) -> str:
     if not pictures:
         return page.missing("There are no overlays.")
-    metric = _ranking(rows)
-    ranks = {file_stem(name): (name, value) for name, value in _mean_score(rows, metric).items()}
+    metric = ranking_metric(rows)
+    ranks = {file_stem(name): (name, value) for name, value in mean_scores(rows, metric).items()}
     figures = []
     for path in pictures:
         name, value = ranks.get(_case_of(path), (_case_of(path), math.nan))
@@ -316,12 +304,12 @@ def _as_jpeg(path: pathlib.Path) -> bytes:
     return buffer.getvalue()
 
 
-def _ranking(rows: Sequence[Row]) -> str:
+def ranking_metric(rows: Sequence[Row]) -> str:
     """The metric that the evaluator ranked the cases by."""
     return RANKING if any(RANKING in row for row in rows) else "dice"
 
 
-def _mean_score(rows: Sequence[Row], metric: str) -> dict[str, float]:
+def mean_scores(rows: Sequence[Row], metric: str) -> dict[str, float]:
     """Case -> score averaged over the classes that could be scored."""
     values: dict[str, list[float]] = {}
     for row in rows:
@@ -346,8 +334,8 @@ def _cases(rows: Sequence[Row], pictures: Sequence[pathlib.Path]) -> str:
     """A sortable table: one row a case, worst first."""
     if not rows:
         return page.missing("There are no scored cases.")
-    ranking = _ranking(rows)
-    classes, mean = list(_by_class(rows)), _mean_score(rows, ranking)
+    ranking = ranking_metric(rows)
+    classes, mean = list(_by_class(rows)), mean_scores(rows, ranking)
     metrics = [metric for metric in ("dice", "hd95_mm") if any(metric in row for row in rows)]
     table = {(row["case"], row["class"]): row for row in rows}
     links = {_case_of(path): path.stem for path in pictures}

@@ -151,8 +151,14 @@ def compile_for(
     return compiled.trace(state, batch, key).lower(lowering_platforms=platform).compile()
 
 
-def check_batch(batch_size: int, *, spatial: int = 1, devices: int | None = None) -> None:
-    """Raises a UserError when the global batch does not divide over the devices (None: those of this run)."""
+def check_batch(
+    batch_size: int, *, patch_size: Sequence[int] = (), spatial: int = 1, devices: int | None = None
+) -> None:
+    """Raises a UserError when batch or patch do not divide over the devices (None: those of this run)."""
+    if patch_size and patch_size[0] % spatial:
+        raise UserError(
+            f"parallel.spatial = {spatial} should divide the first size of data.patch_size = {tuple(patch_size)}."
+        )
     ways = max(1, (devices or jax.device_count()) // spatial)
     if batch_size % ways:
         near = max(ways, batch_size // ways * ways)

@@ -18,6 +18,7 @@ VOXELS = 10**8  # foreground voxels drawn from the whole set
 SEED = 1234
 MASK_FRACTION = 3 / 4  # cropping takes more than a quarter away: normalise within the mask
 CHANNEL_NORMALIZATION = {"ct": "ct", "nonorm": "none", "rescale_to_0_1": "unit", "rgb_to_0_1": "rgb"}
+VOLUME = {2: (100.0, "cm2"), 3: (1000.0, "ml")}  # by axes: mm2 or mm3 of the unit that areas or volumes are told in
 BINS = 64  # of the histograms of foreground intensities
 FAR, NEAR_ENOUGH = (
     5.0,
@@ -92,6 +93,7 @@ def outliers(fingerprint: dict[str, Any], *, channels: Sequence[str], classes: S
     names, spacings = fingerprint["names"], np.asarray(fingerprint["spacings"], np.float64)
     extents = spacings * np.asarray(fingerprint["shapes"], np.float64)
     found: dict[str, list[str]] = {}
+    size, unit = VOLUME[spacings.shape[1]]
 
     def look(what: str, unit: str, given: Sequence[str], values: np.ndarray, *, ratio: bool) -> None:
         scale = np.log(values) if ratio else values
@@ -112,13 +114,13 @@ def outliers(fingerprint: dict[str, Any], *, channels: Sequence[str], classes: S
             look(f"{label} in the foreground", "", *_columns(rows), ratio=False)
     for number, label in enumerate(classes[1:], start=1):
         rows = [
-            (name, row[number] * float(np.prod(steps)) / 1000)
+            (name, row[number] * float(np.prod(steps)) / size)
             for name, row, steps in zip(names, fingerprint["class_voxels"], spacings)
             if row is not None
         ]
         present = [(name, value) for name, value in rows if value > 0]
         if len(present) > len(rows) / 2:
-            look(label, " ml", *_columns(present), ratio=True)
+            look(label, f" {unit}", *_columns(present), ratio=True)
             for name, value in rows:
                 if value == 0:
                     found.setdefault(name, []).append(f"no {label}")

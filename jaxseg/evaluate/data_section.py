@@ -43,7 +43,8 @@ def _table(
 ) -> str:
     head = ["case", "size", "spacing (mm)", *(f"{name}, mean" for name in channels)]
     counted = any(row is not None for row in found["class_voxels"])
-    head += [f"{name} (ml)" for name in classes[1:]] if counted else []
+    volume, unit = fingerprint.VOLUME[len(found["spacings"][0])]
+    head += [f"{name} ({unit})" for name in classes[1:]] if counted else []
     rows = []
     order = sorted(range(len(found["names"])), key=lambda place: found["names"][place] not in unusual)
     for place in order[:MOST_CASES]:
@@ -58,7 +59,7 @@ def _table(
         cells += [_number(value) for value in means]
         if counted:
             voxels = found["class_voxels"][place] or [0] * len(classes)
-            cells += [_number(count * float(np.prod(steps)) / 1000) for count in voxels[1 : len(classes)]]
+            cells += [_number(count * float(np.prod(steps)) / volume) for count in voxels[1 : len(classes)]]
         rows.append(cells)
     return page.table(head, rows, sorted_by=0)
 

@@ -41,6 +41,12 @@ def test_each_kind_is_told(usual):
     assert told["p03"][0].startswith("liver: 6 ml where the median is 15") and told["p03"][1] == "no tumour"
 
 
+def test_areas_of_flat_images(usual):
+    flat = {**usual, "shapes": [(100, 90)] * 12, "spacings": [(1.0, 0.5)] * 12}
+    flat["class_voxels"] = [[9000, 400 if n == 3 else 5000, 10] for n in range(12)]
+    assert found(flat) == {"p03": ["liver: 2 cm2 where the median is 25"]}
+
+
 def test_a_class_that_few_have_is_not_missed(usual):
     usual["class_voxels"] = [[*row[:2], row[2] if n < 5 else 0] for n, row in enumerate(usual["class_voxels"])]
     assert found(usual) == {}

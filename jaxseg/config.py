@@ -147,6 +147,7 @@ def _data() -> ConfigDict:
             "folds": 5,
             "train_cases": 0,  # train on so many cases of the training folds, drawn by seed; 0: all
             "split_kind": "nnunet",  # nnunet: its seeded shuffle, by subject; blocks: neighbours stay together
+            "split_file": optional(str),  # in its place: a JSON list of {"train": [names], "val": [names]}, a fold each
             "batch_size": 2,
             "patch_size": (64, 64, 64),  # 0 along an axis: the median case, at most 128 (3D) or 512 (2D)
             "spacing": "keep",  # keep, median (nnU-Net's rule), or mm such as "1.5,1,1" or "keep,1,1" in z,y,x

@@ -219,8 +219,10 @@ def split(config: ConfigDict, cases: Sequence) -> tuple[list, list]:
     """Returns (training, held-out) of cases that have `name` and `subject`."""
     names = [case.name for case in cases]
     subjects = [case.subject or case.name for case in cases]
-    kind = config.data.split_kind
-    folds = splits.folds(names, subjects, n_folds=config.data.folds, kind=kind)
+    if config.data.split_file:
+        folds = splits.read(config.data.split_file, names, n_folds=config.data.folds)
+    else:
+        folds = splits.folds(names, subjects, n_folds=config.data.folds, kind=config.data.split_kind)
     train, held_out = splits.select(folds, fold=config.data.fold)
     wanted = config.data.train_cases
     if wanted > len(train):

@@ -1,5 +1,7 @@
 """Cross-validation folds: the same on every machine, and no subject on both sides."""
 
+import json
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,6 +61,48 @@ def folds(
 def blocks(names: Sequence[str], subjects: Sequence[str] | None = None, *, n_folds: int = 5) -> list[Fold]:
     """Returns `folds(..., kind="blocks")`: contiguous parts of the sorted names."""
     return folds(names, subjects, n_folds=n_folds, kind="blocks")
+
+
+def read(path: str, names: Sequence[str], *, n_folds: int) -> list[Fold]:
+    """Reads folds from a file in the form of nnU-Net's splits_final.json: a list of {"train": [...], "val": [...]}.
+
+    Cases that a fold names on neither side are left out of it.
+
+    Args:
+      path: the file.
+      names: the cases that there are.
+      n_folds: how many folds the file should hold.
+
+    Returns:
+      (train names, validation names) for each fold, both sorted.
+
+    Raises:
+      UserError: the file cannot be read, is of another form or length, names a case that is not there, or one case on
+        both sides of a fold.
+    """
+    try:
+        found = json.loads(pathlib.Path(path).read_text())
+        parts = [(tuple(sorted(part["train"])), tuple(sorted(part["val"]))) for part in found]
+    except OSError as error:
+        raise UserError(f"data.split_file {path} cannot be read ({error.strerror}); check the path.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f'data.split_file {path} should be a JSON list with {{"train": [names], "val": [names]}} for each fold '
+            f"({type(error).__name__}: {error})."
+        ) from error
+    if len(parts) != n_folds:
+        raise UserError(f"data.split_file {path} holds {len(parts)} folds; set data.folds={len(parts)}.")
+    for number, (train, held_out) in enumerate(parts):
+        if unknown := sorted({*train, *held_out} - set(names)):
+            raise UserError(
+                f"Fold {number} of data.split_file {path} names {len(unknown)} cases that are not in the data: "
+                f"{', '.join(unknown[:5])}; the data have, for example, {min(names)}."
+            )
+        if both := sorted(set(train) & set(held_out)):
+            raise UserError(
+                f"Fold {number} of data.split_file {path} trains and validates on the same cases: {', '.join(both[:5])}."
+            )
+    return parts
 
 
 def select(folds: Sequence[Fold], fold: str | int) -> Fold:

@@ -53,6 +53,32 @@ def test_select():
             splits.select(parts, wrong)
 
 
+def test_folds_from_a_file(tmp_path):
+    path = tmp_path / "splits_final.json"
+    path.write_text('[{"train": ["c", "a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]')
+    assert splits.read(str(path), ["a", "b", "c"], n_folds=2) == [(("a", "c"), ("b",)), (("b",), ("a",))]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        ("[{", "JSON list"),
+        ('{"train": [], "val": []}', "JSON list"),
+        ('[{"train": ["a"], "validation": ["b"]}]', "JSON list .*'val'"),
+        ('[{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}]', "2 folds; set data.folds=2"),
+        ('[{"train": ["a"], "val": ["hippocampus_9"]}]', "names 1 cases that are not in the data: hippocampus_9; .* a"),
+        ('[{"train": ["a", "b"], "val": ["b"]}]', "trains and validates on the same cases: b"),
+    ],
+)
+def test_wrong_split_files_are_told(tmp_path, text, message):
+    path = tmp_path / "splits.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        splits.read(str(path), ["a", "b"], n_folds=1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [

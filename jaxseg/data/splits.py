@@ -100,7 +100,7 @@ def read(path: str, names: Sequence[str], *, n_folds: int) -> list[Fold]:
             )
         if both := sorted(set(train) & set(held_out)):
             raise UserError(
-                f"Fold {number} of data.split_file {path} trains and validates on the same cases: {', '.join(both[:5])}."
+                f"Fold {number} of data.split_file {path} trains and validates on the same cases, such as {both[0]}."
             )
     return parts
 

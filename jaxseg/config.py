@@ -142,6 +142,7 @@ def _data() -> ConfigDict:
             "block": optional(int),
             "noise": optional(float),
             "bias": optional(float),
+            "previous": optional(str),  # workdir of a finished run of all folds, whose class maps are further channels
             "store": optional(str),  # where prepared cases lie; unset: WORKDIR/prepared
             "fold": "0",  # the part that is held out; all: one part after the other; none: every case is trained on
             "folds": 5,
@@ -255,6 +256,8 @@ def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
         yield f"model.name = {config.model.name!r} does not do task = {config.task!r}; mask_rcnn does instance."
     if config.task != "instance" and not config.predict.watershed:
         return
+    if config.data.previous:
+        yield "data.previous is for semantic tasks; leave it out where objects are told apart."
     if ndim != 2:
         yield "objects are told apart in 2D images only; set model.ndim = 2."
     if config.data.spacing != "keep" or config.data.crop:
@@ -289,6 +292,8 @@ def _data_problems(data: ConfigDict) -> Iterator[str]:
         yield f"data.fold must be '0' to '{data.folds - 1}', 'all' or 'none', got {data.fold!r}."
     elif data.fold.isdigit() and int(data.fold) >= data.folds:
         yield f"data.fold is {data.fold} but there are data.folds = {data.folds}, counted from 0."
+    if data.previous and data.fold == "none":
+        yield "data.previous holds cases out fold by fold; set data.fold to a number or 'all'."
     if any(size < 0 for size in data.patch_size):
         yield f"data.patch_size must be positive, or 0 to fit it to the data, got {data.patch_size}."
     if data.split_kind not in ("nnunet", "blocks"):

@@ -100,7 +100,7 @@ def check_model(config: ConfigDict, known: Facts) -> None:
     steps = models.divisor(model(config, known))
     patch = tuple(size or 2 * step for size, step in zip(config.data.patch_size, steps))
     augment.from_string(config.augment, patch_size=patch)
-    shape = (1, *patch, len(known.channels))
+    shape = (1, *patch, input_channels(config, known))
     try:
         image = jax.ShapeDtypeStruct(shape, np.float32)
         params, _ = jax.eval_shape(task(config, known).init, jax.random.key(0), image)
@@ -140,6 +140,11 @@ def model(config: ConfigDict, known: Facts):
     fields["num_classes"] = len(known.regions) if known.regions else len(known.classes)
     fields["dtype"] = compute_dtype(config)
     return models.create(name, **fields)
+
+
+def input_channels(config: ConfigDict, known: Facts) -> int:
+    """The channels that the network sees: those of the images, and one a class of the previous stage."""
+    return len(known.channels) + (len(known.classes) - 1 if config.data.previous else 0)
 
 
 def compute_dtype(config: ConfigDict) -> str:
@@ -192,6 +197,7 @@ def transforms(config: ConfigDict, known: Facts) -> Callable:
         patch_size=tuple(config.data.patch_size),
         flip_pairs=known.flip_pairs,
         num_classes=len(known.classes),
+        with_previous=bool(config.data.previous),
     )
 
 
@@ -255,7 +261,7 @@ def state_shapes(config: ConfigDict, known: Facts, task: Task) -> states.State:
     create = functools.partial(
         states.create, task=task, optimizers=optimizers(config), horizon=1, ema=config.optim.ema > 0
     )
-    image = jax.ShapeDtypeStruct((1, *config.data.patch_size, len(known.channels)), np.float32)
+    image = jax.ShapeDtypeStruct((1, *config.data.patch_size, input_channels(config, known)), np.float32)
     return jax.eval_shape(lambda key, image: create(key, image=image), jax.random.key(0), image)
 
 

@@ -102,9 +102,10 @@ def _batch(config: ConfigDict, known: build.Facts, folder: pathlib.Path) -> dict
         first = next(build.batches(config, store.open(target), start_step=0))
         return {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in first.items()}
     size, patch = config.data.batch_size, augment.raw_patch_size(config.augment, tuple(config.data.patch_size))
+    maps = ("label", "previous") if config.data.previous else ("label",)
     return {
         "image": jax.ShapeDtypeStruct((size, *patch, len(known.channels)), np.float32),
-        "label": jax.ShapeDtypeStruct((size, *patch), np.int32),
+        **{name: jax.ShapeDtypeStruct((size, *patch), np.int32) for name in maps},
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }
 
@@ -126,6 +127,7 @@ def _predict(config: ConfigDict, known: build.Facts, task: Task, state: states.S
     here = SingleDeviceSharding(devices[0])
     variables = states.inference_variables(state)
     window = tuple(config.predict.window or config.data.patch_size)
-    image = jax.ShapeDtypeStruct((config.predict.batch_size, *window, len(known.channels)), np.float32)
+    shape = (config.predict.batch_size, *window, build.input_channels(config, known))
+    image = jax.ShapeDtypeStruct(shape, np.float32)
     placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), (variables, image))
     return jax.jit(task.predict).trace(*placed).lower(lowering_platforms=(devices[0].platform,)).compile()

@@ -3,12 +3,13 @@
 import functools
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from jaxseg import evaluate as evaluation
 from jaxseg import metrics, predict
-from jaxseg.cli import build, inference, instances, workdir
+from jaxseg.cli import build, cascade, inference, instances, workdir
 from jaxseg.data import datasets, fingerprint, orientation
 from jaxseg.data.datasets import inputs, instance_masks, layouts
 from jaxseg.train import logging
@@ -38,7 +39,8 @@ def evaluate(arguments: workdir.Arguments, *, trials: bool = False) -> None:
     names = _region_names(known, background=options.background)
     score = functools.partial(metrics.case_rows, tolerance_mm=options.tolerance_mm, skip_surface=not options.surfaces)
     measured: dict[str, predict.choice.Measured] = {}
-    results = _results(cases, load, trained, keep_probabilities=options.curves)
+    before = {} if arguments.inputs else cascade.of_cases(trained, arguments.workdir)
+    results = _results(cases, load, trained, before, keep_probabilities=options.curves)
     with logging.progress(len(cases), label="evaluate") as show:
         rows = evaluation.evaluate_cases(
             _try(results, measured, num_classes=len(known.classes)) if trials else results,
@@ -164,12 +166,13 @@ def _pairs(images: str, labels: str, channels: int) -> list[Case]:
 
 
 def _results(
-    cases: list[Case], load: Callable, trained: inference.Trained, *, keep_probabilities: bool
+    cases: list[Case], load: Callable, trained: inference.Trained, before: dict[str, Any], *, keep_probabilities: bool
 ) -> Iterator[evaluation.CaseResult]:
-    """Predicts one case when it is asked for the next."""
+    """Predicts one case when it is asked for the next; `before` gives the previous stage's class maps of cases."""
     for case in cases:
         sample = load(case)
-        found: predict.Prediction = trained.predict(sample.image, keep_probabilities=keep_probabilities)
+        options = {"previous": before[case.name]} if case.name in before else {}
+        found: predict.Prediction = trained.predict(sample.image, keep_probabilities=keep_probabilities, **options)
         volume = sample.image
         yield evaluation.CaseResult(
             name=case.name,

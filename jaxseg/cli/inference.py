@@ -73,6 +73,8 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
         **build.predict_options(config),
     )
     held_out = tuple(restored.metadata.get("held_out", ()))
+    if config.data.previous:
+        one = functools.partial(_after, one, pathlib.Path(config.data.previous), one.keywords["settings"])
     run = functools.partial(_run, one, known=known)
     find = instances.watershed(config, run) if config.predict.watershed else None
     return Trained(config, record, known, held_out, restored.step, run, find)
@@ -130,14 +132,46 @@ def _restore(folder: pathlib.Path, config: ConfigDict, task: Task, known: build.
             f"{folder} was trained on other channels or classes ({', '.join(found.classes)}); leave it out."
         )
     like = build.state_shapes(config, known, task)
+    step = picked(folder, config)
     checkpoints = checkpoint.Checkpoints(folder)
     try:
-        step = checkpoints.pick(str(config.predict.checkpoint))
-        if step is None:
-            raise UserError(f"{folder} holds no finished checkpoint; run --mode train with this --workdir again.")
         return checkpoints.restore(like, step=step)
     finally:
         checkpoints.close()
+
+
+def picked(folder: pathlib.Path, config: ConfigDict) -> int:
+    """Returns the step of the checkpoint that `config.predict.checkpoint` names.
+
+    Raises:
+      UserError: there is none.
+    """
+    checkpoints = checkpoint.Checkpoints(folder)
+    try:
+        step = checkpoints.pick(str(config.predict.checkpoint))
+    finally:
+        checkpoints.close()
+    if step is None:
+        raise UserError(f"{folder} holds no finished checkpoint; run --mode train with this --workdir again.")
+    return step
+
+
+def _after(one: Callable, earlier: pathlib.Path, settings: preprocess.Settings, volume: Volume, **options) -> Any:
+    """Predicts after the earlier run that the network was trained to follow; `previous` may be given instead."""
+    if "previous" not in options:
+        trained = _loaded(earlier)
+        options["previous"] = lambda volume, record: class_map(trained, volume, record, settings)
+    return one(volume, **options)
+
+
+@functools.cache
+def _loaded(folder: pathlib.Path) -> "Trained":
+    return load(folder, workdir.stored_config(folder))
+
+
+def class_map(earlier: "Trained", volume: Volume, record: preprocess.Record, settings: preprocess.Settings) -> Any:
+    """Returns the class ids of an earlier run on the grid that a later run's preprocessing has recorded."""
+    return preprocess.forward_label(volume._replace(data=earlier.predict(volume).labels), record, settings)
 
 
 def _run(one: Callable, volume: Volume, known: build.Facts, **options) -> Any:

@@ -18,6 +18,7 @@ from jaxseg.config import base_config
 from jaxseg.data import fingerprint
 from jaxseg.typing import UserError
 
+FULL, LOW, CASCADE = "3d_fullres", "3d_lowres", "3d_cascade"  # of the configurations
 FOLDER, SUMMARY, PAGE = "plan", "plan.json", "plan.html"
 
 FILE = '''"""{title}
@@ -71,13 +72,15 @@ def plan(arguments: workdir.Arguments) -> None:
     )
     target = pathlib.Path(arguments.output) if arguments.output else folder / FOLDER
     texts = {}
-    for name, chosen in planned.items():
+    for name, chosen in (planned | _cascade(planned)).items():
         path = target / f"{folder.name}_{name}.py"
         try:
             settings = configure(config, chosen, axes=len(found["shapes"][0]))
         except UserError as error:
             print(f"{name:<12} left out: {error}")
             continue
+        if name == CASCADE:
+            settings.data.previous = f"runs/{folder.name}_{LOW}"  # where the file beside this one trains
         problem = _problem(settings, build.facts(dataset))
         texts[path] = file_text(settings, path=path, name=name, found=found, problem=problem)
         print(describe(name, chosen, path) + (f"\n{'':<12} to be corrected there: {problem}" if problem else ""))
@@ -90,6 +93,11 @@ def plan(arguments: workdir.Arguments) -> None:
     evaluation.files.replace(target / PAGE, evaluation.page.page(folder.resolve().name, written, sections))
     print(f"page         {target / PAGE}")
     fingerprint.write_json(target / SUMMARY, {"planner": planner, "configurations": planned})
+
+
+def _cascade(planned: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Full resolution after low resolution, where a patch of the former shows too little of a case."""
+    return {CASCADE: planned[FULL]} if LOW in planned else {}
 
 
 def _table(planned: Mapping[str, Mapping[str, Any]]) -> str:
@@ -182,6 +190,8 @@ def file_text(config: ConfigDict, *, path: pathlib.Path, name: str, found: Mappi
     )
     command = shlex.join(["python", *sys.argv])
     remark = f"To be corrected before it runs: {problem}" if problem else "Nobody has measured it yet."
+    if name == CASCADE:
+        remark += f"\nTrain {path.stem.removesuffix(CASCADE)}{LOW}.py with --config.data.fold=all before it."
     settings = "\n".join(_assignments(config))
     return FILE.format(title=title, path=path, command=command, remark=remark, settings=settings)
 

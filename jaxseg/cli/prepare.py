@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxseg import config as configs
-from jaxseg.cli import build, instances, workdir
+from jaxseg.cli import build, cascade, instances, workdir
 from jaxseg.data import fingerprint, preprocess, store
 from jaxseg.train import logging
 from jaxseg.typing import DataSet
@@ -26,6 +26,7 @@ def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str,
     """
     dataset = build.dataset(config)
     known = build.facts(dataset)
+    cascade.check(config, known)
     build.check_model(config, known)
     target = build.store_folder(config, folder)
     settings = _settings(config, dataset, target)

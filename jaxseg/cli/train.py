@@ -11,9 +11,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import predict
-from jaxseg.cli import build, cache, initial, instances, prepare, workdir
+from jaxseg.cli import build, cache, cascade, initial, instances, prepare, workdir
 from jaxseg.cli import evaluate as evaluation
 from jaxseg.data import prefetch, store
+from jaxseg.data.augment.previous import append
 from jaxseg.tasks.semantic import mean_dice
 from jaxseg.train import checkpoint, logging, loop, parallel
 from jaxseg.train import state as states
@@ -47,7 +48,7 @@ def train(arguments: workdir.Arguments, *, prepared: dict[str, Any] | None = Non
     weights = None if begun else initial.read(config)  # before preparing, so that a wrong path is told at once
     record = prepare.adopt(config, folder, prepared) if prepared else prepare.ensure(config, folder)[1]
     known = build.stored_facts(record)
-    cases = store.open(build.store_folder(config, folder))
+    cases = cascade.ensure(config, folder, known, store.open(build.store_folder(config, folder)))
     training, held_out = build.split(config, cases)
     if not training:
         raise UserError(f"No training case is left in fold {config.data.fold}; use fewer data.folds or more cases.")
@@ -71,8 +72,7 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
     step_fn, put = parallel.wrap(
         build.train_step(config, known, task), kind=config.parallel.kind, spatial=config.parallel.spatial
     )
-    channels = len(known.channels)
-    shape = (1, *config.data.patch_size, channels)
+    shape = (1, *config.data.patch_size, build.input_channels(config, known))
     state = states.create(key, task, np.zeros(shape, np.float32), optimizers, horizon=1, ema=config.optim.ema > 0)
     metadata: dict[str, Any] = {"batch_size": config.data.batch_size, "held_out": [case.name for case in held_out]}
     evaluate = _evaluator(config, known, task, held_out) if held_out else None
@@ -175,7 +175,10 @@ def _evaluator(
         variables = parallel.local(states.inference_variables(state))
         rows = []
         for case in chosen:
-            image, label = store.read_patch(case, (0,) * len(case.shape), case.shape)
+            whole = (case, (0,) * len(case.shape), case.shape)
+            image, label = store.read_patch(*whole)
+            if case.previous is not None:
+                image = np.asarray(append(image, store.read_previous(*whole), num_classes=len(known.classes)))
             probabilities = predict.predict_array(build.device_predict(apply, variables), image, **options)
             rows.append(_dice(probabilities, label, known))
         table = np.array(rows)

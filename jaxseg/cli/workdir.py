@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "plan.",
     "data.workers",
     "data.root",
+    "data.previous",
     "data.store",
     "init.path",
 )

@@ -51,7 +51,8 @@ def batches(
     Returns:
       Iterator of dict(image (B, *patch, C) float32, label (B, *patch) int32, index (B,) int32), B the rows of this host
       and index their places in the global batch. Outside the volume image and label are 0. Where the label is an object
-      map, also members (B, V, L) int32, classes (B, M) int32 and crowd (B, M) bool, padded alike for all cases.
+      map, also members (B, V, L) int32, classes (B, M) int32 and crowd (B, M) bool, padded alike for all cases. With
+      class maps of a previous stage also previous (B, *patch) int32.
 
     Raises:
       UserError: no cases, cases of unequal channels, a batch that the hosts cannot share, a patch of other axes.
@@ -69,8 +70,8 @@ def batches(
         step, row = divmod(place, local)
         row += process_index * local
         forced = patches.is_forced(row, batch_size=batch_size, foreground=foreground)
-        case, image, label = draw(np.random.default_rng((seed, step, row)), cases, size, inner=inner, forced=forced)
-        drawn = {"image": image, "label": label, "index": np.asarray(row, np.int32)}
+        case, drawn = draw(np.random.default_rng((seed, step, row)), cases, size, inner=inner, forced=forced)
+        drawn = {**drawn, "index": np.asarray(row, np.int32)}
         return drawn if case.objects is None else {**drawn, **_padded(case.objects, most)}
 
     return _iterate(sample, range(start_step * local, max(stop, start_step) * local), local, transform, threads)
@@ -83,11 +84,11 @@ def draw(
     *,
     inner: tuple[int, ...],
     forced: bool,
-) -> tuple[StoredCase, np.ndarray, np.ndarray]:
+) -> tuple[StoredCase, dict[str, np.ndarray]]:
     """Draws a case and a patch of it.
 
     Returns:
-      the case, image `(*size, C)` float32 and label `(*size)` int32.
+      the case, and image `(*size, C)` float32, label `(*size)` int32 and, where the case has one, previous, likewise.
     """
     case = cases[int(rng.integers(len(cases)))]
     flat = len(case.shape) - len(size)  # 1: a slice of a volume
@@ -98,7 +99,10 @@ def draw(
     else:
         start = patches.centred_start(voxel, case.shape, size, inner=inner)
     image, label = store.read_patch(case, start, size)
-    return (case, image[0], label[0]) if flat else (case, image, label)
+    drawn = {"image": image, "label": label}
+    if case.previous is not None:
+        drawn["previous"] = store.read_previous(case, start, size)
+    return case, {name: value[0] for name, value in drawn.items()} if flat else drawn
 
 
 def _padded(objects: Objects, most: Sequence[int]) -> dict[str, np.ndarray]:

@@ -16,20 +16,18 @@ import pathlib
 import shutil
 import socket
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int16, Int32
 
-from jaxseg.data import fingerprint, preprocess
+from jaxseg.data import arrays, fingerprint, preprocess
 from jaxseg.data.preprocess import Record, Settings
 from jaxseg.typing import Case, DataSet, Objects, UserError
 
 VERSION = 1  # of this layout; a change makes every stored case stale
-CHUNK = {2: (128, 128), 3: (32, 64, 64)}
-CACHE_BYTES = 10**9  # decoded chunks kept by this process: small data sets are decoded once
 FOREGROUND_VOXELS = 10_000  # a class and case, and
 FOREGROUND_SHARE = 0.01  # at least this share of the class (nnU-Net)
 SEED = 1234
@@ -56,6 +54,7 @@ class StoredCase:
       counts: class id -> voxels.
       folder: where it lies.
       objects: what the values of an object map mean; None for class maps.
+      previous: folder of the array of a previous stage's class map on the same grid; None without one.
     """
 
     name: str
@@ -67,16 +66,23 @@ class StoredCase:
     counts: dict[int, int]
     folder: str
     objects: Objects | None = None
+    previous: str | None = None
 
     @functools.cached_property
     def image(self) -> tensorstore.TensorStore:
         """`(*S, C)` float32."""
-        return _open_array(self.folder, "image")
+        return arrays.open(self.folder, "image")
 
     @functools.cached_property
     def label(self) -> tensorstore.TensorStore:
         """`(*S)` int16, IGNORE included."""
-        return _open_array(self.folder, "label")
+        return arrays.open(self.folder, "label")
+
+    @functools.cached_property
+    def previous_label(self) -> tensorstore.TensorStore:
+        """`(*S)` int16, of the previous stage."""
+        assert self.previous is not None
+        return arrays.open(self.previous, "label")
 
     @functools.cached_property
     def foreground(self) -> dict[int, Int32[np.ndarray, "n axes"]]:
@@ -174,16 +180,67 @@ def read_patch(
       size: shape of the patch; it may reach beyond the volume.
     """
     start, size = tuple(start), tuple(size)
-    if not len(start) == len(size) == len(case.shape):
-        raise ValueError(f"start and size should have {len(case.shape)} values, one an axis, got {start} and {size}.")
-    inside = tuple(slice(max(a, 0), max(min(a + n, end), max(a, 0))) for a, n, end in zip(start, size, case.shape))
-    image = np.zeros((*size, case.channels), np.float32)
+    image, label = np.zeros((*size, case.channels), np.float32), np.zeros(size, np.int32)
+    _read(((case.image, image), (case.label, label)), case.shape, start, size)
+    return image, label
+
+
+def read_previous(case: StoredCase, start: Iterable[int], size: Iterable[int]) -> Int32[np.ndarray, "*T"]:
+    """Reads a patch of the previous stage's class map, as `read_patch` reads the label."""
+    start, size = tuple(start), tuple(size)
     label = np.zeros(size, np.int32)
+    _read(((case.previous_label, label),), case.shape, start, size)
+    return label
+
+
+def _read(
+    pairs: Sequence[tuple[tensorstore.TensorStore, np.ndarray]],
+    shape: tuple[int, ...],
+    start: tuple[int, ...],
+    size: tuple[int, ...],
+) -> None:
+    """Fills arrays with what lies in the patch; all reads are under way before one is waited for."""
+    if not len(start) == len(size) == len(shape):
+        raise ValueError(f"start and size should have {len(shape)} values, one an axis, got {start} and {size}.")
+    inside = tuple(slice(max(a, 0), max(min(a + n, end), max(a, 0))) for a, n, end in zip(start, size, shape))
     if all(part.stop > part.start for part in inside):
         place = tuple(slice(part.start - a, part.stop - a) for part, a in zip(inside, start))
-        reads = case.image[inside].read(), case.label[inside].read()  # both under way before either is waited for
-        image[place], label[place] = (read.result() for read in reads)
-    return image, label
+        reads = [(array, stored[inside].read()) for stored, array in pairs]
+        for array, read in reads:
+            array[place] = read.result()
+
+
+def add_previous(cases: Iterable[StoredCase], folder: pathlib.Path) -> tuple[StoredCase, ...]:
+    """Returns the cases with the class maps that `write_previous` has put into `folder`."""
+    return tuple(dataclasses.replace(case, previous=str(folder / _directory(case.name))) for case in cases)
+
+
+def previous_digest(case: StoredCase, folder: pathlib.Path) -> str | None:
+    """Returns the digest that a case's class map of a previous stage was written with; None where there is none."""
+    return (_read_json(folder / _directory(case.name) / "meta.json") or {}).get("digest")
+
+
+def case_digest(case: StoredCase) -> str:
+    """Returns the name of all that a stored case depends on."""
+    return json.loads((pathlib.Path(case.folder) / "meta.json").read_text())["digest"]
+
+
+def write_previous(case: StoredCase, folder: pathlib.Path, label: Int16[np.ndarray, "*S"], *, digest: str) -> None:
+    """Writes the class map of a previous stage, on the grid of the stored case, whole or not at all."""
+    final = folder / _directory(case.name)
+    partial = folder / f".partial-{final.name}-{socket.gethostname()}-{os.getpid()}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        arrays.write(partial / "label", label, channels=False)
+        (partial / "meta.json").write_text(json.dumps({"name": case.name, "digest": digest}))
+        _replace(partial, final, digest)
+    except OSError as error:
+        raise UserError(
+            f"{final} cannot be written ({error.strerror}); free some space or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def sample_foreground(label: np.ndarray, name: str) -> dict[int, Int32[np.ndarray, "n axes"]]:
@@ -244,11 +301,11 @@ def _prepare_case(dataset: DataSet, case: Case, folder: pathlib.Path, settings: 
 def _write_case(target: pathlib.Path, image: np.ndarray, label: np.ndarray, meta: dict[str, Any]) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    _write_array(target / "image", image, channels=True)
-    _write_array(target / "label", label, channels=False)
+    arrays.write(target / "image", image, channels=True)
+    arrays.write(target / "label", label, channels=False)
     foreground = sample_foreground(label, meta["name"])
-    arrays: dict[str, Any] = {str(key): value for key, value in foreground.items()}
-    np.savez_compressed(target / "foreground.npz", **arrays)
+    voxels: dict[str, Any] = {str(key): value for key, value in foreground.items()}
+    np.savez_compressed(target / "foreground.npz", **voxels)
     (target / "meta.json").write_text(json.dumps(meta, indent=1))  # last: what has it is whole
 
 
@@ -331,40 +388,3 @@ def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
-
-
-def _chunk_shape(shape: tuple[int, ...]) -> list[int]:
-    """Returns chunks of about CHUNK, evened out so that no sliver is left at the end."""
-    wanted = CHUNK.get(len(shape), (64,) * len(shape))
-    return [-(-size // -(-size // chunk)) for size, chunk in zip(shape, wanted)]
-
-
-def _write_array(path: pathlib.Path, array: np.ndarray, *, channels: bool) -> None:
-    spatial = array.shape[:-1] if channels else array.shape
-    chunk = _chunk_shape(spatial) + ([array.shape[-1]] if channels else [])
-    codecs = [
-        {"name": "bytes", "configuration": {"endian": "little"}},
-        {"name": "blosc", "configuration": {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"}},
-    ]
-    metadata = {
-        "data_type": str(array.dtype),
-        "shape": list(array.shape),
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-        "fill_value": 0,
-        "codecs": codecs,
-    }
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}, "metadata": metadata}
-    tensorstore.open(spec, create=True).result().write(array).result()
-
-
-@functools.cache
-def _context() -> tensorstore.Context:
-    """The cache of decoded chunks, one a process."""
-    return tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
-
-
-def _open_array(folder: str, name: str) -> tensorstore.TensorStore:
-    # Prepared cases never change in place: what was read since opening is not looked up on disk again.
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(pathlib.Path(folder) / name)}}
-    spec.update(recheck_cached_data="open", recheck_cached_metadata="open")
-    return tensorstore.open(spec, open=True, read=True, context=_context()).result()

@@ -43,6 +43,7 @@ def predict_case(
     regions: Sequence[Sequence[int]] | None = None,
     postprocess: str | Callable[..., np.ndarray] | None = None,
     keep_probabilities: bool = False,
+    previous: Callable[[Volume, Any], np.ndarray] | None = None,
 ) -> Prediction:
     """Returns the class ids of one case: preprocess, predict by windows, back to the grid of the file, clean up.
 
@@ -56,12 +57,15 @@ def predict_case(
         their order wherever the probability is above 0.5.
       postprocess: a text for `postprocess.from_string`, or a function `(labels, *, spacing) -> labels`; sees class ids.
       keep_probabilities: also give the probabilities on the grid of the file (K times the size of a float32 image).
+      previous: `(volume, record of the preprocessing) -> class ids (*T)` of a previous stage, on the grid that the
+        network sees; they become channels of the image. None: there is none.
 
     Raises:
       UserError: the volume does not fit the settings, or the network gave numbers that are not finite.
       ValueError: the network's outputs are not as many as `num_classes` or `regions` say.
     """
     from jaxseg.data import preprocess
+    from jaxseg.data.augment.previous import append
 
     # Before the long part: an unknown name should not cost the prediction.
     clean = cleaning.from_string(postprocess) if isinstance(postprocess, str) else postprocess
@@ -72,6 +76,8 @@ def predict_case(
             "give images like those of the training."
         )
     array, record = preprocess.forward(volume, settings)
+    if previous is not None:
+        array = np.asarray(append(array, previous(volume, record), num_classes=num_classes))
     probs = predict_array(
         predict_fn,
         array,

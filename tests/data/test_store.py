@@ -11,7 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from jaxseg.data import preprocess, store
+from jaxseg.data import arrays, preprocess, store
 from jaxseg.data.preprocess import Settings
 from jaxseg.data.volume import identity_affine
 from jaxseg.typing import IGNORE, Case, DataSet, Sample, UserError, Volume
@@ -128,14 +128,14 @@ def test_fault_in_the_middle_leaves_whole_cases_and_resumes(tmp_path):
 
 
 def test_fault_while_writing_is_never_used(tmp_path, monkeypatch):
-    write = store._write_array
+    write = arrays.write
 
     def cut(path, array, *, channels):
         if path.name == "label" and "case1" in str(path):
             raise RuntimeError("cut")
         write(path, array, channels=channels)
 
-    monkeypatch.setattr(store, "_write_array", cut)
+    monkeypatch.setattr(arrays, "write", cut)
     with pytest.raises(RuntimeError, match="cut"):
         store.prepare(dataset(), tmp_path, SETTINGS)
     assert not (tmp_path / "case1").exists() and not hidden(tmp_path)
@@ -147,14 +147,14 @@ def test_kill_9_in_the_middle(tmp_path):
         import sys, time
         sys.path.insert(0, {os.path.dirname(__file__)!r})
         import test_store
-        from jaxseg.data import store
-        write = store._write_array
+        from jaxseg.data import arrays, store
+        write = arrays.write
         def slow(path, array, *, channels):
             write(path, array, channels=channels)
             if path.name == "image" and "case2" in str(path):
                 print("half written", flush=True)
                 time.sleep(60)
-        store._write_array = slow
+        arrays.write = slow
         store.prepare(test_store.dataset(4), sys.argv[1], test_store.SETTINGS, processes=1)
     """)
     cut, whole = tmp_path / "cut", tmp_path / "whole"

@@ -9,7 +9,7 @@ To add one: write `fn(key, sample, *, options) -> sample` (see `draw`) and its l
 
 from collections.abc import Sequence
 
-from jaxseg.data.augment import compose
+from jaxseg.data.augment import compose, previous
 from jaxseg.data.augment.compose import batched, chain, none
 from jaxseg.data.augment.intensity import (
     bias_field,
@@ -103,6 +103,7 @@ def from_string(
     patch_size: Sequence[int],
     flip_pairs: Sequence[tuple[int, int]] = (),
     num_classes: int | None = None,
+    with_previous: bool = False,
 ) -> AugmentFn:
     """Returns the `(key, batch) -> batch` of a pipeline such as "rotate_scale(max_angle_degrees=15)|mirror|gamma".
 
@@ -114,12 +115,20 @@ def from_string(
       patch_size: the size of what comes out. What goes in is best of `raw_patch_size(text, patch_size)`.
       flip_pairs: pairs of class ids that a left-right flip exchanges.
       num_classes: for functions that need it.
+      with_previous: the batch has the class map of a previous stage, "previous", which becomes channels of the image
+        (see `previous.with_previous`).
 
     Raises:
       UserError: a name or an option is unknown, or an option without a default is missing.
     """
-    defaults = {"pairs": tuple(tuple(pair) for pair in flip_pairs), "num_classes": num_classes}
-    return batched(compose.pipeline(text, TABLE, patch_size=patch_size, defaults=defaults)[0])
+    pairs = tuple((first, second) for first, second in flip_pairs)
+    if with_previous and num_classes is not None:
+        pairs = previous.packed_pairs(pairs, num_classes=num_classes)
+    defaults = {"pairs": pairs, "num_classes": num_classes}
+    function = compose.pipeline(text, TABLE, patch_size=patch_size, defaults=defaults)[0]
+    if with_previous and num_classes is not None:
+        return previous.with_previous(function, num_classes=num_classes)
+    return batched(function)
 
 
 def raw_patch_size(text: str, patch_size: Sequence[int]) -> tuple[int, ...]:

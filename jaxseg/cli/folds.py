@@ -88,15 +88,22 @@ def _evaluate(arguments: workdir.Arguments, *, again: bool) -> None:
 def _choose(folder: pathlib.Path, measured: list[prediction.choice.Measured], classes: Sequence[str]) -> None:
     """Chooses the post-processing on all cases, says why, and keeps it for predict.postprocess=auto."""
     chain, trials = prediction.choice.choose(measured, num_classes=len(classes))
+    print(describe(trials, classes[1:]))
+    workdir.update_record(folder, postprocess=chain)
+    print(f"post-processing that helps: {chain or 'none'}" + (" (predict.postprocess=auto)" if chain else ""))
+
+
+def describe(trials: Sequence[prediction.choice.Trial], classes: Sequence[str]) -> str:
+    """Returns a line for each trial of a post-processing: what it changes in which foreground class."""
+    lines = []
     for trial in trials:
         changes = ", ".join(
             f"{name} {before:.4f} to {after:.4f}"
-            for name, before, after in zip(classes[1:], trial.before, trial.after)
+            for name, before, after in zip(classes, trial.before, trial.after)
             if before != after
         )
-        print(f"{trial.chain}: {changes or 'no change'}; {'kept' if trial.kept else 'not kept'}")
-    workdir.update_record(folder, postprocess=chain)
-    print(f"post-processing that helps: {chain or 'none'}" + (" (predict.postprocess=auto)" if chain else ""))
+        lines.append(f"{trial.chain}: {changes or 'no change'}; {'kept' if trial.kept else 'not kept'}")
+    return "\n".join(lines)
 
 
 def each(arguments: workdir.Arguments) -> list[workdir.Arguments]:
@@ -106,10 +113,17 @@ def each(arguments: workdir.Arguments) -> list[workdir.Arguments]:
     for number in range(config.data.folds):
         own = ConfigDict(config.to_dict(), type_safe=False)
         own.data.fold, own.data.store = str(number), str(build.store_folder(config, folder))
-        if own.predict.postprocess == "auto":
-            own.predict.postprocess = ""  # chosen on what comes without
+        if own.predict.postprocess == "auto":  # chosen on what comes without
+            own = without_postprocessing(own)
         result.append(arguments._replace(config=own, workdir=folder / inference.FOLD.format(number), output=None))
     return result
+
+
+def without_postprocessing(config: ConfigDict) -> ConfigDict:
+    """Returns the config with what the network alone predicts."""
+    own = ConfigDict(config.to_dict(), type_safe=False)
+    own.predict.postprocess = ""
+    return own
 
 
 def _latest(own: workdir.Arguments) -> int:

@@ -2,10 +2,11 @@
 
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import predict
@@ -36,7 +37,9 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
     Args:
       folder: the workdir; of a run with data.fold=all, its folds are averaged.
       config: its config.
-      others: further workdirs of the same network and classes (other folds or seeds); probabilities are averaged.
+      others: further workdirs of the same classes, whose probabilities are averaged. Those of the same network and
+        preprocessing (other folds or seeds) are averaged window by window; those of other networks on the grid of the
+        file, where each kind of network counts once.
 
     Raises:
       UserError: a folder has no checkpoint, or one of another model.
@@ -49,6 +52,11 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
         if own.predict.postprocess == "auto":
             own.predict.postprocess = _chosen(folder)
         return load(first, own, others=[*map(str, rest), *others])
+    alike = [other for other in others if _alike(pathlib.Path(other), folder, config)]
+    if len(alike) < len(others):
+        base = load(folder, config, others=alike)
+        different = [pathlib.Path(other) for other in others if other not in alike]
+        return _together(base, {other: load(other, workdir.stored_config(other)) for other in different})
     cache.enable()
     record = workdir.record(folder)
     known = _known(folder, record)
@@ -124,13 +132,50 @@ def _known(folder: pathlib.Path, record: dict[str, Any]) -> build.Facts:
     return build.stored_facts(record)
 
 
-def _restore(folder: pathlib.Path, config: ConfigDict, task: Task, known: build.Facts) -> checkpoint.Restored:
-    """Reads the parameters of a workdir whose data must be like that of the first."""
-    found = _known(folder, workdir.record(folder))
+def _alike(other: pathlib.Path, folder: pathlib.Path, config: ConfigDict) -> bool:
+    """Whether another workdir's network can take the same windows of the same preprocessed image."""
+    theirs = workdir.stored_config(other)
+    if theirs.data.fold == "all" or config.task == "instance":
+        return theirs.data.fold != "all"  # objects are refused by `_detector`
+    ours, found = workdir.record(folder), workdir.record(other)
+    same = all(ours.get(name) == found.get(name) for name in ("settings", "patch_size"))
+    return same and (theirs.model, theirs.data.previous) == (config.model, config.data.previous)
+
+
+def _together(first: Trained, others: Mapping[pathlib.Path, Trained]) -> Trained:
+    """Averages networks of different kinds on the grid of the file; post-processing is the first one's."""
+    for folder, other in others.items():
+        check_data(folder, other.known, first.known)
+    members = [first, *others.values()]
+
+    def run(volume: Volume, *, keep_probabilities: bool = False, previous: Any = None) -> predict.Prediction:
+        total = None
+        for member in members:
+            options = {"previous": previous} if previous is not None and member.config.data.previous else {}
+            found = member.predict(volume, keep_probabilities=True, postprocess=None, **options).probabilities
+            total = found if total is None else total + found
+        assert total is not None
+        probabilities = total / len(members)
+        labels = predict.reduce(probabilities, first.known.regions)
+        if chain := first.config.predict.postprocess:
+            labels = predict.postprocess.from_string(chain)(labels, spacing=volume.spacing).astype(np.int16)
+        return predict.Prediction(labels, probabilities if keep_probabilities else None)
+
+    return first._replace(predict=run)
+
+
+def check_data(folder: pathlib.Path, found: build.Facts, known: build.Facts) -> None:
+    """Raises a UserError where the networks of two workdirs do not speak of the same channels and classes."""
     if (found.channels, found.classes, found.regions) != (known.channels, known.classes, known.regions):
         raise UserError(
             f"{folder} was trained on other channels or classes ({', '.join(found.classes)}); leave it out."
         )
+
+
+def _restore(folder: pathlib.Path, config: ConfigDict, task: Task, known: build.Facts) -> checkpoint.Restored:
+    """Reads the parameters of a workdir whose data must be like that of the first."""
+    found = _known(folder, workdir.record(folder))
+    check_data(folder, found, known)
     like = build.state_shapes(config, known, task)
     step = picked(folder, config)
     checkpoints = checkpoint.Checkpoints(folder)

@@ -20,6 +20,7 @@ MODES = {
     "evaluate": "jaxseg.cli.evaluate:evaluate",
     "predict": "jaxseg.cli.predict:predict",
     "compare": "jaxseg.cli.compare:compare",
+    "choose": "jaxseg.cli.choose:choose",
     "convert": "jaxseg.cli.convert:convert",
     "report": "jaxseg.cli.evaluate:report",
     "plan": "jaxseg.cli.plan:plan",
@@ -28,20 +29,20 @@ MODES = {
 # With data.fold=all
 OF_FOLDS = {mode: f"jaxseg.cli.folds:{mode}" for mode in ("run", "train", "evaluate")}
 NEEDS_CONFIG = ("run", "prepare", "train", "plan", "compile")
-NEEDS_NO_WORKDIR = ("compare", "convert")
+NEEDS_NO_WORKDIR = ("compare", "choose", "convert")
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an optional :argument.", lock_config=True)
 MODE = flags.DEFINE_enum("mode", "run", list(MODES), "What to do; run prepares if needed, trains, evaluates, reports.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
 INPUT = flags.DEFINE_multi_string(
-    "input", [], "predict, evaluate: an image or a folder; compare: two workdirs; convert: a file of weights."
+    "input", [], "predict, evaluate: an image or a folder; compare, choose: workdirs; convert: a file of weights."
 )
 OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "predict: folder for masks; evaluate: another folder for scores; compare: a .svg or .png; convert: a new folder; "
-    "plan: folder for config files.",
+    "predict: folder for masks; evaluate: another folder for scores; compare: a .svg or .png; choose: a .json; "
+    "convert: a new folder; plan: folder for config files.",
 )
 LABELS = flags.DEFINE_string("labels", None, "evaluate: folder of label files, named as the images of --input.")
 SET = flags.DEFINE_multi_string("set", [], "predict, evaluate: such as predict.tta=True, in place of the stored value.")

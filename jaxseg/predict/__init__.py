@@ -11,7 +11,7 @@ from jaxseg.predict.instance_files import (
     write_label_image,
 )
 from jaxseg.predict.instances import above, predict_instances
-from jaxseg.predict.predictor import Prediction, predict_case, predict_folder, write_prediction
+from jaxseg.predict.predictor import Prediction, predict_case, predict_folder, reduce, write_prediction
 from jaxseg.predict.sliding_window import sliding_window
 from jaxseg.predict.tta import flip_tta
 from jaxseg.predict.watershed import otsu_watershed, watershed_instances
@@ -31,6 +31,7 @@ __all__ = [
     "predict_case",
     "predict_folder",
     "predict_instances",
+    "reduce",
     "sliding_window",
     "watershed_instances",
     "write_coco",

@@ -35,9 +35,20 @@ def chains(num_classes: int) -> tuple[str, ...]:
 
 
 def measure(
-    pred: Integer[np.ndarray, "*S"], true: Integer[np.ndarray, "*S"], *, num_classes: int
+    pred: Integer[np.ndarray, "*S"],
+    true: Integer[np.ndarray, "*S"],
+    *,
+    num_classes: int,
+    regions: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, list[float]]:
-    """Returns the Dice of each foreground class of one case with every chain; IGNORE pixels are left out."""
+    """Returns the Dice of each foreground class of one case with every chain; IGNORE pixels are left out.
+
+    With `regions` it is the Dice of each of these sets of classes, without post-processing only.
+    """
+    if regions:
+        seen, parts = true != IGNORE, [(np.isin(pred, part), np.isin(true, part)) for part in regions]
+        pairs = [(found[seen].astype(int), there[seen].astype(int)) for found, there in parts]
+        return {"": [_dice(found, there, 2)[0] for found, there in pairs]}
     return {text: _dice(postprocess.from_string(text)(pred), true, num_classes) for text in chains(num_classes)}
 
 
@@ -53,7 +64,7 @@ def choose(cases: Sequence[Measured], *, num_classes: int) -> tuple[str, list[Tr
     """
     if not cases:
         raise ValueError("Post-processing is chosen on cases; there is none.")
-    means = {text: _mean([case[text] for case in cases]) for text in chains(num_classes)}
+    means = {text: mean([case[text] for case in cases]) for text in chains(num_classes)}
     trials, base, chosen = [], "", []
     if TOGETHER in means:
         before, after = means[""], means[TOGETHER]
@@ -74,7 +85,7 @@ def _one(number: int) -> str:
     return f"keep_largest(classes=({number},))"
 
 
-def _mean(rows: Sequence[Sequence[float]]) -> Float[np.ndarray, " K"]:
+def mean(rows: Sequence[Sequence[float]]) -> Float[np.ndarray, " K"]:
     """Mean of each class over the cases in which it is defined; NaN where it is in none."""
     table = np.asarray(rows, np.float64)
     defined = np.isfinite(table)

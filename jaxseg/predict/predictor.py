@@ -102,7 +102,7 @@ def predict_case(
         )
     if keep_probabilities:
         probabilities = preprocess.invert(probs, record, reduce=None, exclusive=regions is None)
-        labels = _reduce(probabilities, regions)
+        labels = reduce(probabilities, regions)
     else:
         probabilities = None
         labels = preprocess.invert(
@@ -113,8 +113,10 @@ def predict_case(
     return Prediction(labels, probabilities)
 
 
-def _reduce(probabilities: Float[np.ndarray, "*S K"], regions: Sequence[Sequence[int]] | None) -> np.ndarray:
-    """Class ids from probabilities on the grid of the file, as `invert` reduces them."""
+def reduce(
+    probabilities: Float[np.ndarray, "*S K"], regions: Sequence[Sequence[int]] | None = None
+) -> Integer[np.ndarray, "*S"]:
+    """Returns class ids: the most probable class, or with `regions` (see `predict_case`) these painted in order."""
     if regions is None:
         return cleaning.argmax(probabilities)
     return cleaning.regions_to_labels(cleaning.threshold(probabilities), regions)

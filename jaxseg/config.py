@@ -83,6 +83,7 @@ def base_config() -> ConfigDict:
             "eval_cases": 0,  # how many held-out cases to score while training; 0: all
             "patience": 0,  # stop after so many evaluations without a better Dice; 0: never
             "dtype": "auto",  # compute type: bfloat16 on accelerators, float32 on CPU
+            "together": "",  # data.fold=all: the folds as one program; auto, vmap, unroll; unset: one after the other
             "sync_batch_norm": False,  # batch statistics over all devices under pmap (a mesh always does so)
         }
     )
@@ -236,6 +237,10 @@ def _problems(config: ConfigDict) -> Iterator[str]:
         yield f"data.patch_size {config.data.patch_size} must have model.ndim = {ndim} entries."
     if config.predict.window is not None and len(config.predict.window) != ndim:
         yield f"predict.window {config.predict.window} must have model.ndim = {ndim} entries."
+    if config.train.together not in ("", "auto", "vmap", "unroll"):
+        yield f"train.together must be auto, vmap, unroll or empty, got {config.train.together!r}."
+    if config.train.together and (config.parallel.kind != "pmap" or config.task != "semantic"):
+        yield "train.together spreads folds of a semantic task over devices by itself; leave parallel.kind as it is."
     if config.parallel.kind not in ("pmap", "mesh"):
         yield f"parallel.kind must be 'pmap' or 'mesh', got {config.parallel.kind!r}."
     if config.parallel.spatial > 1 and config.parallel.kind != "mesh":

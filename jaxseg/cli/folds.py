@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from jaxseg import evaluate as evaluation
 from jaxseg import metrics
 from jaxseg import predict as prediction
-from jaxseg.cli import build, inference, prepare, workdir
+from jaxseg.cli import build, inference, prepare, together, workdir
 from jaxseg.cli import evaluate as one_evaluation
 from jaxseg.cli import train as one_training
 from jaxseg.evaluate.evaluator import Gallery, file_stem
@@ -32,6 +32,9 @@ def train(arguments: workdir.Arguments) -> bool:
     config, folder = arguments.config, arguments.workdir
     workdir.begin(folder, config)
     _, prepared = prepare.ensure(config, folder)
+    if config.train.together:
+        outcome = together.train(each(arguments), prepared=prepared)
+        return "stopped by" not in outcome.interrupted
     for number, own in enumerate(each(arguments)):
         print(f"fold {number} of 0 to {config.data.folds - 1}, in {own.workdir}", flush=True)
         outcome = one_training.train(own, prepared=prepared)

@@ -75,7 +75,7 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
     shape = (1, *config.data.patch_size, build.input_channels(config, known))
     state = states.create(key, task, np.zeros(shape, np.float32), optimizers, horizon=1, ema=config.optim.ema > 0)
     metadata: dict[str, Any] = {"batch_size": config.data.batch_size, "held_out": [case.name for case in held_out]}
-    evaluate = _evaluator(config, known, task, held_out) if held_out else None
+    evaluate = evaluator(config, known, task, held_out) if held_out else None
     latest = checkpoints.pick("latest")
     if latest is not None:
         restored = checkpoints.restore(state, step=latest)
@@ -84,25 +84,26 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
         state, merged = initial.fill(config, state, weights)
         print(f"weights of {config.init.path}: {merged}")
         workdir.update_record(folder, init=str(merged))
-    if latest is None or _duration(previous.get("config", {}).get("train")) != _duration(config.train):
-        horizon = _horizon(config, training, step_fn, state, key, put, evaluate)
-        state = state._replace(horizon=jnp.int32(horizon))
+    if latest is None or duration(previous.get("config", {}).get("train")) != duration(config.train):
+        steps = horizon(
+            config,
+            len(training),
+            step_fn,
+            state,
+            key,
+            lambda: prefetch.prefetch(build.batches(config, training, start_step=0), size=2, transfer=put),
+            evaluate,
+        )
+        state = state._replace(horizon=jnp.int32(steps))
     logging.truncate(folder / logging.METRICS, step=int(state.step))
     if latest is None:
         checkpoints.save(state, metadata)  # fixes the horizon before anything can be killed
     elif latest < int(state.horizon):
         print(f"resuming at step {latest} of {int(state.horizon)}")
-    cadence = loop.Cadence(
-        log=config.train.log_steps,
-        evaluate=config.train.eval_steps,
-        checkpoint=config.train.ckpt_steps,
-        patience=config.train.patience,
-    )
     host = build.batches(config, training, start_step=int(state.step))
-    horizon = int(state.horizon)
     with (
         logging.writer(folder) as write,
-        logging.progress(horizon, start=int(state.step)) as show,
+        logging.progress(int(state.horizon), start=int(state.step)) as show,
         prefetch.prefetch(host, size=2, transfer=put) as batches,
     ):
         return loop.run(
@@ -110,33 +111,48 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
             step_fn=step_fn,
             batches=batches,
             key=key,
-            cadence=cadence,
+            cadence=cadence(config),
             checkpoints=checkpoints,
             metadata=metadata,
             evaluate=evaluate,
-            summarize=lambda metrics: _summarize(metrics, regions=bool(known.regions)),
+            summarize=lambda metrics: summarize(metrics, regions=bool(known.regions)),
             write=write,
             show=show,
         )
 
 
-def _duration(train: Any) -> tuple:
+def duration(train: Any) -> tuple:
     return tuple(train[name] for name in ("total_steps", "total_epochs", "total_minutes")) if train else ()
 
 
-def _horizon(config: ConfigDict, training, step_fn, state, key, put, evaluate) -> int:
+def cadence(config: ConfigDict) -> loop.Cadence:
+    """Returns how often to log, evaluate and save."""
+    options = config.train
+    return loop.Cadence(
+        log=options.log_steps, evaluate=options.eval_steps, checkpoint=options.ckpt_steps, patience=options.patience
+    )
+
+
+def horizon(config: ConfigDict, cases: int, step_fn, state, key, open_batches, evaluate) -> int:
     """Returns the number of steps.
 
     Minutes are turned into steps by timing a few on a copy of the state, and one evaluation; compiling, timing and the
     evaluations on the way all count as part of the minutes.
+
+    Args:
+      config: with the duration.
+      cases: number of training cases.
+      step_fn, state, key: as in `loop.run`.
+      open_batches: gives a context of device batches from step 0 on.
+      evaluate: as in `loop.run`.
     """
     train = config.train
     if train.total_steps is not None:
         return train.total_steps
     if train.total_epochs is not None:
-        return max(1, math.ceil(train.total_epochs * len(training) / config.data.batch_size))
+        return max(1, math.ceil(train.total_epochs * cases / config.data.batch_size))
     began = time.monotonic()
-    with prefetch.prefetch(build.batches(config, training, start_step=0), size=2, transfer=put) as batches:
+    with open_batches() as batches:
         seconds = loop.seconds_a_step(step_fn, state, batches, key, steps=TIMED_STEPS)
     looking = 0.0
     if evaluate is not None:
@@ -145,14 +161,12 @@ def _horizon(config: ConfigDict, training, step_fn, state, key, put, evaluate) -
         evaluate(state)
         looking = time.monotonic() - started
     left = train.total_minutes * 60 - (time.monotonic() - began) - looking
-    horizon = int(state.step) + max(1, int(left / (seconds + looking / train.eval_steps)))
-    print(
-        f"{seconds:.2f} s a step, {looking:.1f} s an evaluation: {horizon} steps fill {train.total_minutes:g} minutes"
-    )
-    return horizon
+    steps = loop.position(state)[0] + max(1, int(left / (seconds + looking / train.eval_steps)))
+    print(f"{seconds:.2f} s a step, {looking:.1f} s an evaluation: {steps} steps fill {train.total_minutes:g} minutes")
+    return steps
 
 
-def _summarize(metrics: dict, *, regions: bool) -> dict[str, float]:
+def summarize(metrics: dict, *, regions: bool) -> dict[str, float]:
     """Host numbers of one step; Dice is that of the augmented batch, not of whole cases."""
     figures = {name: float(value) for name, value in metrics.items() if name != "counts"}
     if "counts" not in metrics:
@@ -160,7 +174,7 @@ def _summarize(metrics: dict, *, regions: bool) -> dict[str, float]:
     return {**figures, "dice": mean_dice(metrics["counts"], regions=regions)}
 
 
-def _evaluator(
+def evaluator(
     config: ConfigDict, known: build.Facts, task, held_out: Sequence[store.StoredCase]
 ) -> Callable[[states.State], dict[str, float]]:
     """Returns `state -> {"dice", class names...}`: whole held-out cases on the prepared grid, without flips."""

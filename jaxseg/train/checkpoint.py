@@ -28,12 +28,12 @@ class Restored(NamedTuple):
 class Checkpoints:
     """Thin wrapper of Orbax' manager; a class because it owns a background writer that must be closed."""
 
-    def __init__(self, workdir: str | pathlib.Path):
+    def __init__(self, workdir: str | pathlib.Path, *, latest: int = 1):
         policies = ocp.checkpoint_managers
         self.folder = pathlib.Path(workdir).absolute() / FOLDER
         best = policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(latest), best]),
             best_fn=_score,
             best_mode="max",
             create=True,

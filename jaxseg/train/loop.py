@@ -1,15 +1,15 @@
 """The training loop: effects live here (clock, files, signals), arithmetic does not."""
 
 import contextlib
+import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.state import State
 from jaxseg.typing import UserError
 
@@ -30,6 +30,16 @@ class Outcome(NamedTuple):
     interrupted: str
 
 
+class Saver(Protocol):
+    """Where states go: `checkpoint.Checkpoints`, or what stands for several of them."""
+
+    folder: pathlib.Path
+
+    def save(self, state: State, metadata: dict[str, Any], *, score: float | None = None) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Progress(NamedTuple):
     """What early stopping has to remember; stored in every checkpoint's metadata."""
 
@@ -44,6 +54,11 @@ class Progress(NamedTuple):
         return self._replace(stale=self.stale + 1)
 
 
+def position(state: State) -> tuple[int, int]:
+    """Returns the updates done and planned; of stacked states, which go in lockstep, the same."""
+    return int(np.max(state.step)), int(np.max(state.horizon))
+
+
 def run(
     state: State,
     *,
@@ -51,7 +66,7 @@ def run(
     batches: Iterator[dict],
     key: jax.Array,
     cadence: Cadence,
-    checkpoints: Checkpoints,
+    checkpoints: Saver,
     metadata: dict[str, Any],
     evaluate: Callable[[State], dict[str, float]] | None,
     summarize: Callable[[dict], dict[str, float]],
@@ -76,7 +91,7 @@ def run(
     Raises:
       UserError: loss or gradient was not finite; the state before it has been saved.
     """
-    step, horizon = int(state.step), int(state.horizon)
+    step, horizon = position(state)
     record = Progress(**metadata.get("progress", {}))
     tempo = _Tempo(step)
     metrics = None
@@ -140,13 +155,13 @@ def _evaluate(evaluate, state, step, record, metadata, write) -> tuple[float, Pr
     return score, record
 
 
-def _check_finite(metrics: dict | None, step: int, state: State, checkpoints: Checkpoints, metadata: dict) -> None:
-    if metrics is None or bool(jax.device_get(metrics["finite"])):
+def _check_finite(metrics: dict | None, step: int, state: State, checkpoints: Saver, metadata: dict) -> None:
+    if metrics is None or np.all(jax.device_get(metrics["finite"])):
         return
     checkpoints.save(state, metadata)
     checkpoints.close()
     raise UserError(
-        f"Step {step} gave a loss or gradient that is not finite (loss {float(jax.device_get(metrics['loss']))}); the "
+        f"Step {step} gave a loss or gradient that is not finite (loss {np.asarray(metrics['loss'])}); the "
         f"parameters before it are saved in {checkpoints.folder}: lower optim.lr, set optim.clip_norm, or look for "
         "extreme intensities with data.normalize."
     )

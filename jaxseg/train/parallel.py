@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
@@ -50,6 +51,48 @@ def _mapped(step: StepFn, *, devices: Sequence[Any] | None = None) -> Any:
         donate_argnums=(0,),
         devices=devices,
     )
+
+
+def wrap_members(step: StepFn, *, count: int, how: str = "auto") -> tuple[Callable, Callable]:
+    """Returns (compiled step, put) for `count` states that train at once as one program, each for itself.
+
+    States, batches and metrics are stacked along a first axis. The members are spread over as many devices as divide
+    their number, without any message between them.
+
+    Args:
+      step: of one state.
+      count: of members.
+      how: what a device does with several: "vmap" (one operation for all), "unroll" (one after the other), or "auto":
+        "unroll" on CPU, where convolutions with a kernel a member have a slow gradient, else "vmap".
+    """
+    devices = jax.devices()
+    ways = max(n for n in range(1, len(devices) + 1) if count % n == 0)
+    mesh = jax.make_mesh((ways,), ("members",), devices=devices[:ways], axis_types=(jax.sharding.AxisType.Auto,))
+    along, everywhere = PartitionSpec("members"), PartitionSpec()
+
+    def unrolled(state, batch, key):
+        results = [
+            step(*jax.tree.map(lambda leaf: leaf[place], (state, batch)), key)  # noqa: B023
+            for place in range(count // ways)
+        ]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+    mapped = jax.vmap(step, in_axes=(0, 0, None))
+
+    def chosen(state, batch, key):
+        return jax.lax.platform_dependent(state, batch, key, cpu=unrolled, default=mapped)
+
+    own = {"vmap": mapped, "unroll": unrolled, "auto": chosen}[how]
+    sharded = jax.shard_map(own, mesh=mesh, in_specs=(along, along, everywhere), out_specs=along, check_vma=False)
+    compiled = jax.jit(sharded, donate_argnums=(0,))
+
+    def put(batch: dict) -> dict:
+        return {name: jax.device_put(value, NamedSharding(mesh, along)) for name, value in batch.items()}
+
+    def run(state, batch, key):
+        return compiled(jax.device_put(state, NamedSharding(mesh, along)), batch, key)
+
+    return run, put
 
 
 def _make_mesh(devices: Sequence[Any], spatial: int) -> jax.sharding.Mesh:

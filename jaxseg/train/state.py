@@ -1,6 +1,6 @@
 """Everything that training carries from step to step, as arrays only, so that a checkpoint is the whole truth."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -51,6 +51,17 @@ def create(
         opt_state={group: optimizers[group].init(tree) for group, tree in params.items()},
         ema=jax.tree.map(jnp.copy, params) if ema else {},
     )
+
+
+def stack(members: Sequence[State]) -> State:
+    """Returns states of one shape as one, along a new first axis of every array."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+
+
+def unstack(state: State) -> list[State]:
+    """Returns what `stack` has joined."""
+    count = len(state.step)
+    return [jax.tree.map(lambda leaf: leaf[place], state) for place in range(count)]  # noqa: B023
 
 
 def with_variables(state: State, params: dict[str, PyTree], extra: dict[str, PyTree]) -> State:

@@ -110,3 +110,28 @@ def test_folder_without_a_trained_fold(root, tmp_path):
         where = (f"--input={root / 'imagesTr'}", f"--output={tmp_path / 'out'}") if mode == "predict" else ()
         wrong = clinic.launch(*flags, *where)
         assert wrong.returncode == 2 and message in wrong.stderr, wrong.stderr
+
+
+def test_all_folds_at_once_are_the_folds_one_by_one(root, trained, tmp_path):
+    """Then gone on with for a longer duration, from what every fold has stored."""
+    alone, _ = trained
+    folder = tmp_path / "together"
+    done = launch(root, folder, "--config.train.together=vmap")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "trained 2 steps of 3 folds together" in done.stdout
+    for number in range(3):
+        ours, theirs = (rows_of(run / f"fold_{number}") for run in (folder, alone))
+        assert [row["case"] for row in ours] == [row["case"] for row in theirs]
+        np.testing.assert_allclose([float(r["dice"]) for r in ours], [float(r["dice"]) for r in theirs], atol=2e-3)
+        logs = [
+            [json.loads(line) for line in (run / f"fold_{number}" / "metrics.jsonl").read_text().splitlines()]
+            for run in (folder, alone)
+        ]
+        for ours, theirs in zip(*logs, strict=True):
+            assert ours.keys() == theirs.keys() and ours["step"] == theirs["step"]
+            for name in {"train/loss", "val/dice"} & ours.keys():
+                assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-4)
+    more = launch(root, folder, "--config.train.together=vmap", "--config.train.total_steps=4", "--mode=train")
+    assert more.returncode == 0, more.stderr
+    assert "resuming all folds at step 2 of 4" in more.stdout and "trained 4 steps of 3 folds" in more.stdout
+    assert all((folder / f"fold_{number}" / "checkpoints" / "4").exists() for number in range(3))

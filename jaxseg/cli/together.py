@@ -1,0 +1,204 @@
+"""data.fold="all" with train.together: all folds at once, as one program, each equal to the fold trained alone."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.cli import build, cache, cascade, initial, prepare, workdir
+from jaxseg.cli import train as one_training
+from jaxseg.data import prefetch, store
+from jaxseg.train import checkpoint, logging, loop, parallel
+from jaxseg.train import state as states
+from jaxseg.typing import Task, UserError
+
+
+class _Fold(NamedTuple):
+    """What one of the folds has to itself."""
+
+    arguments: workdir.Arguments
+    training: Sequence[store.StoredCase]
+    held_out: Sequence[store.StoredCase]
+    checkpoints: checkpoint.Checkpoints
+    other_duration: bool  # than the command before
+
+
+class _Checkpoints:
+    """Stands in for `Checkpoints` in the loop: the state of each fold goes into the fold's own workdir."""
+
+    def __init__(self, folds: Sequence[_Fold]):
+        self.folder = folds[0].arguments.workdir.parent
+        self.scores: list[float] = []  # of the last evaluation, one a fold
+        self._folds = folds
+
+    def save(self, state: states.State, metadata: dict[str, Any], *, score: float | None = None) -> None:
+        for place, (fold, member) in enumerate(zip(self._folds, states.unstack(state))):
+            own = {**metadata, "held_out": [case.name for case in fold.held_out]}
+            fold.checkpoints.save(member, own, score=None if score is None else self.scores[place])
+
+    def close(self) -> None:
+        for fold in self._folds:
+            fold.checkpoints.close()
+
+
+def train(each: Sequence[workdir.Arguments], *, prepared: dict[str, Any]) -> loop.Outcome:
+    """Trains all folds in lockstep, from the latest step that all have stored.
+
+    Early stopping (`train.patience`) looks at the mean score of the folds; each fold keeps its own best checkpoint.
+
+    Args:
+      each: the arguments of every fold.
+      prepared: record of the run that has prepared the data.
+
+    Raises:
+      UserError: the folds have no stored step in common, or several hosts take part.
+    """
+    cache.enable()
+    if jax.process_count() > 1:
+        raise UserError("train.together is for one host; leave it out, and every fold uses all hosts.")
+    config = each[0].config
+    begun = [any((own.workdir / checkpoint.FOLDER).glob("[0-9]*")) for own in each]
+    weights = None if any(begun) else initial.read(config)
+    with contextlib.ExitStack() as stack:
+        folds = [_fold(own, prepared) for own in each]
+        checkpoints = _Checkpoints(folds)
+        stack.callback(checkpoints.close)
+        began = time.monotonic()
+        outcome = _train(folds, checkpoints, build.stored_facts(prepared), weights)
+        seconds = time.monotonic() - began
+    for fold in folds:
+        record = workdir.record(fold.arguments.workdir)
+        workdir.update_record(fold.arguments.workdir, seconds=record.get("seconds", 0.0) + seconds / len(folds))
+    done = f"trained {loop.position(outcome.state)[0]} steps of {len(folds)} folds together"
+    print(outcome.interrupted or f"{done}; checkpoints in {checkpoints.folder}/fold_*")
+    return outcome
+
+
+def _fold(own: workdir.Arguments, prepared: dict[str, Any]) -> _Fold:
+    previous = workdir.begin(own.workdir, own.config)
+    prepare.adopt(own.config, own.workdir, prepared)
+    known = build.stored_facts(prepared)
+    cases = cascade.ensure(own.config, own.workdir, known, store.open(build.store_folder(own.config, own.workdir)))
+    training, held_out = build.split(own.config, cases)
+    names = {"training": [case.name for case in training], "held out": [case.name for case in held_out]}
+    workdir.update_record(own.workdir, split=names)
+    # Two are kept: a run that is cut between the saves of two folds has the step before in all of them.
+    other = one_training.duration(previous.get("config", {}).get("train")) != one_training.duration(own.config.train)
+    return _Fold(own, training, held_out, checkpoint.Checkpoints(own.workdir, latest=2), other)
+
+
+def _train(folds: Sequence[_Fold], checkpoints: _Checkpoints, known: build.Facts, weights: Any) -> loop.Outcome:
+    config = folds[0].arguments.config
+    task = build.task(config, known)
+    key = jax.random.key(config.seed)
+    step_fn, put = parallel.wrap_members(
+        build.train_step(config, known, task), count=len(folds), how=config.train.together
+    )
+    members, metadata = _start(folds, config, known, task, key, weights)
+    state = states.stack(members)
+    evaluate = _evaluator(folds, known, task, checkpoints)
+
+    def batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        streams = [build.batches(config, fold.training, start_step=start_step) for fold in folds]
+        with contextlib.ExitStack() as stack:
+            for stream in streams:
+                stack.callback(stream.close)
+            for parts in zip(*streams):
+                yield {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+    start = loop.position(state)[0]
+    if start == 0 or folds[0].other_duration:
+        cases = len(folds[0].training)
+        horizon = one_training.horizon(
+            config, cases, step_fn, state, key, lambda: prefetch.prefetch(batches(0), size=2, transfer=put), evaluate
+        )
+        state = state._replace(horizon=jnp.full_like(state.horizon, horizon))
+        checkpoints.save(state, metadata)
+    if 0 < start < loop.position(state)[1]:
+        print(f"resuming all folds at step {start} of {loop.position(state)[1]}")
+    for fold in folds:
+        logging.truncate(fold.arguments.workdir / logging.METRICS, step=start)
+    with (
+        _writers(folds) as write,
+        logging.progress(loop.position(state)[1], start=start) as show,
+        prefetch.prefetch(batches(start), size=2, transfer=put) as device_batches,
+    ):
+        return loop.run(
+            state,
+            step_fn=step_fn,
+            batches=device_batches,
+            key=key,
+            cadence=one_training.cadence(config),
+            checkpoints=checkpoints,
+            metadata=metadata,
+            evaluate=evaluate,
+            summarize=lambda metrics: _summarize(metrics, regions=bool(known.regions)),
+            write=write,
+            show=show,
+        )
+
+
+def _start(
+    folds: Sequence[_Fold], config, known: build.Facts, task: Task, key: jax.Array, weights: Any
+) -> tuple[list[states.State], dict[str, Any]]:
+    """Returns a state for each fold, fresh or of the latest step that all have stored, and the metadata."""
+    image = np.zeros((1, *config.data.patch_size, build.input_channels(config, known)), np.float32)
+    fresh = states.create(key, task, image, build.optimizers(config), horizon=1, ema=config.optim.ema > 0)
+    metadata: dict[str, Any] = {"batch_size": config.data.batch_size * len(folds)}
+    stored = [fold.checkpoints.steps() for fold in folds]
+    if not any(stored):
+        if weights is not None:
+            fresh, merged = initial.fill(config, fresh, weights)
+            print(f"weights of {config.init.path}: {merged}")
+        return [fresh] * len(folds), metadata
+    common = set.intersection(*map(set, stored))
+    if not common:
+        steps = ", ".join(str(max(steps, default=0)) for steps in stored)
+        raise UserError(
+            f"The folds were trained to different steps ({steps}) and cannot go on together; leave out train.together."
+        )
+    restored = [fold.checkpoints.restore(fresh, step=max(common)) for fold in folds]
+    return [one.state for one in restored], {**restored[0].metadata, **metadata}
+
+
+def _evaluator(
+    folds: Sequence[_Fold], known: build.Facts, task: Task, checkpoints: _Checkpoints
+) -> Callable[[states.State], dict[str, Any]]:
+    each = [one_training.evaluator(fold.arguments.config, known, task, fold.held_out) for fold in folds]
+
+    def evaluate(state: states.State) -> dict[str, Any]:
+        found = [one(member) for one, member in zip(each, states.unstack(state))]
+        scores = [values["dice"] for values in found]
+        checkpoints.scores = [score if np.isfinite(score) else 0.0 for score in scores]
+        return {"dice": float(np.mean(checkpoints.scores)), "folds": found}
+
+    return evaluate
+
+
+def _summarize(metrics: dict, *, regions: bool) -> dict[str, Any]:
+    """Means over the folds for the bar, and each fold's own figures for its log."""
+    count = len(metrics["loss"])
+    each = [
+        one_training.summarize({name: value[place] for name, value in metrics.items()}, regions=regions)
+        for place in range(count)
+    ]
+    return {**{name: float(np.mean([one[name] for one in each])) for name in each[0]}, "folds": each}
+
+
+@contextlib.contextmanager
+def _writers(folds: Sequence[_Fold]) -> Iterator[Callable[[int, dict], None]]:
+    """Yields `write(step, values)` that gives each fold its own figures."""
+    with contextlib.ExitStack() as stack:
+        each = [stack.enter_context(logging.writer(fold.arguments.workdir)) for fold in folds]
+
+        def write(step: int, values: dict[str, Any]) -> None:
+            group = next(name.split("/")[0] for name in values if name.endswith("/folds"))
+            shared = {name: value for name, value in values.items() if not name.startswith(f"{group}/")}
+            for own_write, own in zip(each, values[f"{group}/folds"]):
+                own_write(step, {**{f"{group}/{name}": value for name, value in own.items()}, **shared})
+
+        yield write

@@ -56,10 +56,7 @@ def parallel_coordinates(
         axis.axvline(place, color=GREY, linewidth=1)
         for text, height in marks.items():
             axis.plot([place - 0.015, place], [height, height], color=GREY, linewidth=1)
-            label = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
-            axis.annotate(
-                _plain(label), (place, height), (-4, 3), textcoords="offset points", ha="right", fontsize=8, color=GREY
-            )
+            _label(axis, text, place, height)
     axis.set_xticks(range(len(ticks)), [_plain(name) for name in (*domains, score_name)], fontsize=9)
     axis.set_xlim(-0.75, len(ticks) - 0.9)
     axis.set_ylim(-0.06, 1.08)
@@ -68,6 +65,26 @@ def parallel_coordinates(
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.tick_params(axis="x", length=0)
     return _finish(figure, format)
+
+
+def _label(axis, text: str, place: int, height: float) -> None:
+    """Writes a tick's text beside its axis, with a pale rim, since lines run behind it."""
+    from matplotlib.patheffects import withStroke
+
+    rim = withStroke(linewidth=3, foreground="white", alpha=0.8)
+    short = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    axis.annotate(
+        _plain(short),
+        (place, height),
+        (-5, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=8,
+        color="#4d5560",
+        path_effects=[rim],
+        zorder=10,
+    )
 
 
 def _lines(axis, heights: np.ndarray, points: np.ndarray, early: Sequence[bool]) -> None:
@@ -161,5 +178,5 @@ def scores_by_trial(
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel("trial", color=GREY, fontsize=9)
     axis.set_ylabel(_plain(score_name), color=GREY, fontsize=9)
-    axis.legend(fontsize=8, frameon=False, labelcolor=GREY, loc="lower right")
+    axis.legend(fontsize=8, frameon=False, labelcolor=GREY, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     return _finish(figure, format)

@@ -74,8 +74,9 @@ def run(arguments: workdir.Arguments, prepared: dict[str, Any], watch: loop.Watc
         jax.clear_caches()  # the next trial compiles anew, and has the memory for itself
     if "stopped by" in outcome.interrupted:
         return Result(STOPPED, *_effort(folder))
-    early = outcome.interrupted.startswith("ended ")
-    return Result(ENDED if early else FINISHED, *_effort(folder), outcome.interrupted)
+    if outcome.interrupted.startswith("ended "):
+        return Result(ENDED, *_effort(folder), "Others had done better by then.")
+    return Result(FINISHED, *_effort(folder), outcome.interrupted)
 
 
 def _effort(folder: pathlib.Path) -> tuple[int, float]:

@@ -111,7 +111,7 @@ def run(
             checkpoints.save(state, metadata)
             return Outcome(state, f"stopped by {stopped[0]} after step {step}; the same command resumes there")
     if step < horizon and ended:
-        return Outcome(state, f"ended after step {step}, as others did better by then")
+        return Outcome(state, f"ended after step {step} by who watches its scores")
     if step < horizon:
         return Outcome(state, f"no better score in {record.stale} evaluations, best {record.best:.4f}")
     return Outcome(state, "")

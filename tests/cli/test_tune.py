@@ -14,7 +14,7 @@ import pytest
 
 from jaxseg import config as configs
 from jaxseg.cli import trials, tune, workdir
-from jaxseg.cli.study import FAILED, Result
+from jaxseg.cli.study import FAILED, Result, Study
 from jaxseg.typing import UserError
 
 CONFIG = "configs/unet3d.py:debug"
@@ -28,7 +28,8 @@ def flags(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "search"
     common = (
         "--mode=tune", "--config", CONFIG, "--config.data.name=msd", f"--config.data.root={root}",
-        "--config.data.spacing=keep", "--config.data.folds=3", "--config.seed=2", f"--config.tune.space={SPACE}",
+        "--config.data.spacing=keep", "--config.augment=none", "--config.model.features=(2,4)",
+        "--config.data.folds=3", "--config.seed=2", f"--config.tune.space={SPACE}",
         "--config.tune.sampler=random", "--config.tune.pruner=none", "--config.train.total_steps=6",
         "--config.train.eval_steps=3", "--config.train.ckpt_steps=2", f"--workdir={folder}",
     )  # fmt: skip
@@ -165,6 +166,15 @@ def test_a_second_search_in_the_same_folder_waits_for_none(tmp_path):
             pass
     with tune._alone(tmp_path / "tune"):
         assert (tmp_path / "tune" / "lock").exists()
+
+
+def test_when_no_trial_could_be_trained_the_first_says_why(tmp_path):
+    config = config_of(space="optim.lr=log(1e-4,1e-2)", first_rung=1)
+    study = Study(tmp_path, config.tune, tune._check(config), seed=0)
+    for reason in ("Step 3 gave a loss that is not finite.", "It needs more memory than the device has."):
+        study.tell(study.next()[0], Result(FAILED, reason=reason))
+    with pytest.raises(UserError, match="None of the 2 trials could be trained; the first said: Step 3 gave"):
+        tune._check_outcome(study)
 
 
 class Ended:

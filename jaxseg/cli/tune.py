@@ -1,6 +1,7 @@
 """--mode tune: search over named fields of the config; trials in WORKDIR/trial_000, ..., findings in WORKDIR/tune."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import pathlib
@@ -118,7 +119,7 @@ def _one_by_one(search: Search) -> bool:
     study = search.study
     while study.ended() < search.arguments.config.tune.trials:
         number, own = _next(search)
-        result = trials.run(own, search.prepared, lambda step, score: study.report(number, step, score))  # noqa: B023
+        result = trials.run(own, search.prepared, functools.partial(study.report, number))
         study.tell(number, result)
         if result.end == STOPPED:
             return False
@@ -128,36 +129,42 @@ def _one_by_one(search: Search) -> bool:
 
 def _together(search: Search, parts: list[shares.Share]) -> bool:
     """Runs as many trials at a time as there are shares, each a process; returns whether all have ended."""
-    context = multiprocessing.get_context("spawn")
-    free = list(parts)
+    study, free = search.study, list(parts)
     running: dict[Connection, tuple[int, Any, shares.Share]] = {}
     told = False
     with loop.stop_signals() as stopped:
         while True:
-            while free and not stopped and search.study.ended() + len(running) < search.arguments.config.tune.trials:
-                number, own = _next(search)
-                here, there = context.Pipe()
+            while free and not stopped and study.ended() + len(running) < search.arguments.config.tune.trials:
                 share = free.pop(0)
-                process = context.Process(target=trials.run_apart, args=(there, share, own, search.prepared))
-                process.start()
-                there.close()  # so that the child's end closes with the child
-                running[here] = number, process, share
+                number, process, connection = _start(search, share)
+                running[connection] = number, process, share
             if not running:
                 return not stopped
-            for connection in wait(list(running), timeout=0.5):
-                assert isinstance(connection, Connection)
+            ready = wait(list(running), timeout=0.5)
+            for connection in [each for each in running if each in ready]:
                 number, process, share = running[connection]
-                result = _listen(connection, process, bool(stopped), lambda *seen: search.study.report(number, *seen))  # noqa: B023
+                result = _listen(connection, process, bool(stopped), functools.partial(study.report, number))
                 if result is not None:
                     del running[connection]
                     free.append(share)
-                    search.study.tell(number, result)
+                    study.tell(number, result)
                     if result.end != STOPPED:
                         _show(search, number)
             if stopped and not told:
                 told = True
                 for _, process, _ in running.values():
                     process.terminate()  # its loop saves and ends
+
+
+def _start(search: Search, share: shares.Share) -> tuple[int, Any, Connection]:
+    """Starts the next trial as a process and returns its number, the process, and the connection that it reports to."""
+    context = multiprocessing.get_context("spawn")  # a fork of a process that runs JAX may hang
+    number, own = _next(search)
+    here, there = context.Pipe()
+    process = context.Process(target=trials.run_apart, args=(there, share, own, search.prepared))
+    process.start()
+    there.close()  # so that the child's end closes with the child
+    return number, process, here
 
 
 def _listen(connection: Connection, process, stopped: bool, report: Callable[[int, float], bool]) -> Result | None:

@@ -1,11 +1,13 @@
 """Every setting of an experiment, with its default; a config file forks this and changes what it needs."""
 
-import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from jaxseg import space
+from jaxseg.registry import literal
 from jaxseg.typing import UserError
 
 # Networks at a width that two CPU cores train in minutes, for configs that let their user choose; 2D unless they say.
@@ -112,6 +114,18 @@ def base_config() -> ConfigDict:
     )
     config.parallel = ConfigDict({"kind": "pmap", "spatial": 1})
     config.plan = ConfigDict({"planner": "plain"})  # --mode plan: plain, resenc_m, resenc_l or resenc_xl
+    config.tune = ConfigDict(
+        {
+            "space": "",  # --mode tune: what is searched: optim.lr=log(1e-4,1e-2); optim.name=choice(adamw,sgd)
+            "sampler": "tpe",  # tpe (learns from the trials before), random
+            "startup": 8,  # tpe: the first trials, which are drawn at random
+            "pruner": "halving",  # halving (a trial that lags behind ends early), none
+            "first_rung": 0,  # halving: steps before the first comparison; 0: train.eval_steps
+            "reduction": 3,  # halving: one trial in so many goes on to the next rung, so many times as long
+            "trials": 20,
+            "together": 1,  # trials at a time, each a process with its share of the devices
+        }
+    )
     return config
 
 
@@ -192,12 +206,15 @@ def parse_arg(arg: str | None, **defaults) -> ConfigDict:
     return ConfigDict({**defaults, **given})
 
 
-def literal(text: str):
-    """Returns the Python literal that a text stands for; an unquoted word is a string."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+def flat(tree: Mapping[str, Any], prefix: str = "", *, whole: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns the leaves of nested settings by dotted name; those named in `whole` stay in one piece."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and prefix + name not in whole:
+            found.update(flat(value, f"{prefix}{name}.", whole=whole))
+        else:
+            found[prefix + name] = value
+    return found
 
 
 def spacing_of(config: ConfigDict) -> str | tuple[float | None, ...]:
@@ -252,6 +269,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     for field, known in (("stem", ("sum", "repeat")), ("inflate", ("centre", "mean"))):
         if config.init[field] not in known:
             yield f"init.{field} must be {' or '.join(known)}, got {config.init[field]!r}."
+    yield from _tune_problems(config)
 
 
 def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
@@ -326,6 +344,11 @@ def _number_problems(config: ConfigDict) -> Iterator[str]:
         "train.log_steps": 1,
         "predict.batch_size": 1,
         "parallel.spatial": 1,
+        "tune.startup": 1,
+        "tune.first_rung": 0,
+        "tune.reduction": 2,
+        "tune.trials": 1,
+        "tune.together": 1,
         "optim.lr": 0.0,
         "optim.freeze_steps": 0,
         "optim.weight_decay": 0.0,
@@ -344,6 +367,16 @@ def _number_problems(config: ConfigDict) -> Iterator[str]:
         yield f"data.batch_size = {config.data.batch_size} must be a multiple of optim.accumulate = {micro}."
     if config.train.dtype not in ("auto", "float32", "bfloat16"):
         yield f"train.dtype must be auto, float32 or bfloat16, got {config.train.dtype!r}."
+
+
+def _tune_problems(config: ConfigDict) -> Iterator[str]:
+    yield from space.problems(config.tune.space, flat(config.to_dict()))
+    for field, known in (("sampler", ("tpe", "random")), ("pruner", ("halving", "none"))):
+        if config.tune[field] not in known:
+            yield f"tune.{field} must be {' or '.join(known)}, got {config.tune[field]!r}."
+    rung, evaluated = config.tune.first_rung, config.train.eval_steps
+    if rung and rung < evaluated:
+        yield f"tune.first_rung = {rung} comes before the first score, at train.eval_steps = {evaluated}."
 
 
 def _get(config: ConfigDict, path: str):

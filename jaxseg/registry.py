@@ -54,6 +54,26 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
         raise UserError(f"{text!r} should read name or name(option=value, ...): {error}.") from error
 
 
+def split(text: str, separators: str) -> list[str]:
+    """Splits at every letter of `separators` that stands outside brackets; the parts are stripped, empty ones kept."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter in separators and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
+
+
+def literal(text: str) -> Any:
+    """Returns the Python literal that a text stands for; an unquoted word is a string."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def build(text: str, table: Mapping[str, str], *, kind: str) -> functools.partial:
     """Returns `partial(function, **options)` of a config string such as "focal_loss(gamma=2.0)"."""
     name, options = parse_call(text)

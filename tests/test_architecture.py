@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = [
-    {"typing", "registry", "config"},
+    {"typing", "registry", "space", "config"},
     {"ops"},
     {"losses", "metrics", "models", "data"},
     {"tasks", "predict", "plan", "transfer", "ensemble", "rl", "viz"},
@@ -23,6 +23,7 @@ ONLY_IN = {
     "ml_collections": ("config.py", "cli/"),
     "orbax": ("train/checkpoint.py", "transfer/"),
     "flax": ("models/",),
+    "optuna": ("cli/",),
 }
 LAZY = {
     "nibabel",
@@ -38,6 +39,7 @@ LAZY = {
     "cc3d",
     "edt",
     "safetensors",
+    "optuna",
 }
 MODULES = sorted((ROOT / "jaxseg").rglob("*.py"))
 

@@ -25,10 +25,11 @@ MODES = {
     "report": "jaxseg.cli.evaluate:report",
     "plan": "jaxseg.cli.plan:plan",
     "compile": "jaxseg.cli.compile:compile",
+    "tune": "jaxseg.cli.tune:tune",
 }
 # With data.fold=all
 OF_FOLDS = {mode: f"jaxseg.cli.folds:{mode}" for mode in ("run", "train", "evaluate")}
-NEEDS_CONFIG = ("run", "prepare", "train", "plan", "compile")
+NEEDS_CONFIG = ("run", "prepare", "train", "plan", "compile", "tune")
 NEEDS_NO_WORKDIR = ("compare", "choose", "convert")
 
 FLAGS = flags.FLAGS

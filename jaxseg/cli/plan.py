@@ -1,8 +1,6 @@
 """--mode plan: look at the data, choose spacing, patch, batch and network, and write config files that train them."""
 
 import pathlib
-import shlex
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,39 +11,12 @@ from ml_collections import ConfigDict
 from jaxseg import config as configs
 from jaxseg import evaluate as evaluation
 from jaxseg import plan as plans
-from jaxseg.cli import build, prepare, workdir
-from jaxseg.config import base_config
+from jaxseg.cli import build, config_file, prepare, workdir
 from jaxseg.data import fingerprint
 from jaxseg.typing import UserError
 
 FULL, LOW, CASCADE = "3d_fullres", "3d_lowres", "3d_cascade"  # of the configurations
 FOLDER, SUMMARY, PAGE = "plan", "plan.json", "plan.html"
-
-FILE = '''"""{title}
-
-    python launch.py --config {path}
-
-Planned by: {command}
-{remark}
-"""
-
-from jaxseg.config import base_config, parse_arg
-
-
-def get_config(arg=None):
-    arg = parse_arg(arg, debug=False)
-    config = base_config()
-
-{settings}
-
-    if arg.debug:
-        config.data.batch_size = 2
-        config.model.features = (4,) * len(config.model.features)
-        config.train.total_minutes = config.train.total_epochs = None
-        config.train.total_steps = 2
-        config.train.eval_cases = 1
-    return config
-'''
 
 
 def plan(arguments: workdir.Arguments) -> None:
@@ -182,28 +153,16 @@ def _problem(config: ConfigDict, known: build.Facts) -> str:
 
 
 def file_text(config: ConfigDict, *, path: pathlib.Path, name: str, found: Mapping[str, Any], problem: str = "") -> str:
-    """Returns the Python of a config file: what differs from the defaults, one line a field."""
+    """Returns the Python of a planned config file."""
     median = _times(int(value) for value in np.median(found["shapes"], axis=0))
     spacing = _times(round(float(value), 3) for value in np.median(found["spacings"], axis=0))
     title = (
         f"{name} of {len(found['names'])} cases (median {median} voxels of {spacing} mm): {config.plan.planner} U-Net."
     )
-    command = shlex.join(["python", *sys.argv])
     remark = f"To be corrected before it runs: {problem}" if problem else "Nobody has measured it yet."
     if name == CASCADE:
         remark += f"\nTrain {path.stem.removesuffix(CASCADE)}{LOW}.py with --config.data.fold=all before it."
-    settings = "\n".join(_assignments(config))
-    return FILE.format(title=title, path=path, command=command, remark=remark, settings=settings)
-
-
-def _assignments(config: ConfigDict) -> list[str]:
-    whole = ("model", "init.fields")  # their fields differ from network to network: one value each
-    defaults = workdir.flat(base_config().to_dict(), whole=whole)
-    lines = []
-    for name, value in workdir.flat(config.to_dict(), whole=whole).items():
-        if name not in defaults or defaults[name] != value:
-            lines.append(f"    config.{name} = {value!r}")
-    return lines
+    return config_file.text(config, title=title, path=path, made="Planned", remark=remark)
 
 
 def _write(texts: Mapping[pathlib.Path, str], *, overwrite: bool) -> None:

@@ -34,12 +34,15 @@ def prepare_train_evaluate(arguments: workdir.Arguments) -> None:
         evaluation.evaluate(arguments)
 
 
-def train(arguments: workdir.Arguments, *, prepared: dict[str, Any] | None = None) -> loop.Outcome:
+def train(
+    arguments: workdir.Arguments, *, prepared: dict[str, Any] | None = None, watch: loop.Watch | None = None
+) -> loop.Outcome:
     """Trains to the horizon, from the latest checkpoint where there is one.
 
     Args:
       arguments: the command line.
       prepared: record of the run that has just prepared the same data; None: they are prepared here, or checked.
+      watch: is told every validation score and may end the training there.
     """
     config, folder = arguments.config, arguments.workdir
     cache.enable()
@@ -57,7 +60,7 @@ def train(arguments: workdir.Arguments, *, prepared: dict[str, Any] | None = Non
     workdir.update_record(folder, split=names)
     checkpoints, began = checkpoint.Checkpoints(folder), time.monotonic()
     try:
-        outcome = _train(config, folder, known, training, held_out, checkpoints, previous, weights)
+        outcome = _train(config, folder, known, training, held_out, checkpoints, previous, weights, watch)
     finally:
         checkpoints.close()
         workdir.update_record(folder, seconds=record.get("seconds", 0.0) + time.monotonic() - began)
@@ -65,7 +68,7 @@ def train(arguments: workdir.Arguments, *, prepared: dict[str, Any] | None = Non
     return outcome
 
 
-def _train(config, folder, known, training, held_out, checkpoints, previous, weights) -> loop.Outcome:
+def _train(config, folder, known, training, held_out, checkpoints, previous, weights, watch) -> loop.Outcome:
     task = build.task(config, known)
     optimizers = build.optimizers(config)
     key = jax.random.key(config.seed)
@@ -118,6 +121,7 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
             summarize=lambda metrics: summarize(metrics, regions=bool(known.regions)),
             write=write,
             show=show,
+            watch=watch,
         )
 
 

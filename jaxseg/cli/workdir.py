@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from jaxseg.config import base_config
+from jaxseg.config import base_config, flat
 from jaxseg.typing import UserError
 
 RECORD = "config.json"
@@ -21,6 +21,7 @@ MAY_CHANGE = (
     "evaluate.",
     "parallel.",
     "plan.",
+    "tune.",
     "data.workers",
     "data.root",
     "data.previous",
@@ -90,8 +91,10 @@ def _completed(tree: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def begin(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
+def begin(workdir: pathlib.Path, config: ConfigDict, *, fixed: Sequence[str] = FIXED) -> dict[str, Any]:
     """Makes the folder, refuses one of another experiment, and returns its record (empty when it is new).
+
+    Fields whose names start as one of `fixed` may not change, even if MAY_CHANGE has them.
 
     Raises:
       UserError: not writable, or it holds a run with other settings.
@@ -110,7 +113,7 @@ def begin(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
     differing = [
         name
         for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and (name in FIXED or not name.startswith(MAY_CHANGE))
+        if before.get(name) != now.get(name) and (name.startswith(tuple(fixed)) or not name.startswith(MAY_CHANGE))
     ]
     if differing:
         first = differing[0]
@@ -145,14 +148,3 @@ def update_record(workdir: pathlib.Path, **entries) -> None:
     from jaxseg.data.fingerprint import write_json
 
     write_json(workdir / RECORD, {**record(workdir), **entries})
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "", *, whole: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns the leaves of nested settings by dotted name; those named in `whole` stay in one piece."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and prefix + name not in whole:
-            found.update(flat(value, f"{prefix}{name}.", whole=whole))
-        else:
-            found[prefix + name] = value
-    return found

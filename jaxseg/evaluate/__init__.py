@@ -1,6 +1,6 @@
 """From predictions to what a person reads: rows, tables, pictures, one page."""
 
-from jaxseg.evaluate import files, page
+from jaxseg.evaluate import files, page, search
 from jaxseg.evaluate.compare import compare_runs
 from jaxseg.evaluate.data_section import data_section
 from jaxseg.evaluate.evaluator import CaseResult, evaluate_cases
@@ -19,6 +19,7 @@ __all__ = [
     "page",
     "read_cases",
     "read_summary",
+    "search",
     "summary_table",
     "write",
     "write_report",

@@ -43,19 +43,24 @@ def write_results(folder: str | pathlib.Path, rows: Sequence[Row], summary: Mapp
       UserError: the folder cannot be written.
     """
     folder = pathlib.Path(folder)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(columns)
-    lines.writerows([_cell(row.get(key, math.nan)) for key in columns] for row in rows)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace(folder / CASES, text.getvalue())
+        replace(folder / CASES, csv_text(rows))
         replace(folder / SUMMARY, json.dumps(jsonable(summary), indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(
             f"The evaluation cannot be written to {folder}: {error.strerror}; choose a --workdir that can be written."
         ) from error
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """Returns a table as CSV: the columns of all rows in their order, "nan" where a row has none of that name."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(columns)
+    lines.writerows([_cell(row.get(key, math.nan)) for key in columns] for row in rows)
+    return text.getvalue()
 
 
 def replace(path: pathlib.Path, text: str) -> None:

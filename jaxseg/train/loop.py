@@ -13,6 +13,8 @@ import numpy as np
 from jaxseg.train.state import State
 from jaxseg.typing import UserError
 
+Watch = Callable[[int, float], bool]  # (step, validation score) -> should the run end there?
+
 
 class Cadence(NamedTuple):
     """After how many steps what happens; `patience` counts evaluations without a better score, 0 never stops."""
@@ -72,6 +74,7 @@ def run(
     summarize: Callable[[dict], dict[str, float]],
     write: Callable[[int, dict], None],
     show: Callable[..., None],
+    watch: Watch | None = None,
 ) -> Outcome:
     """Runs from `state.step` to `state.horizon`; saves on the way, at the end, and when asked to stop.
 
@@ -87,6 +90,7 @@ def run(
       summarize: device metrics of one step -> numbers for logs.
       write: `(step, numbers)` to files.
       show: progress bar.
+      watch: is told every validation score, before its checkpoint is written, and may end the run there.
 
     Raises:
       UserError: loss or gradient was not finite; the state before it has been saved.
@@ -94,9 +98,9 @@ def run(
     step, horizon = position(state)
     record = Progress(**metadata.get("progress", {}))
     tempo = _Tempo(step)
-    metrics = None
-    with _stop_signals() as stopped:
-        while step < horizon and not stopped and not _is_stale(record, cadence):
+    metrics, ended = None, False
+    with stop_signals() as stopped:
+        while step < horizon and not stopped and not ended and not _is_stale(record, cadence):
             batch = next(batches)
             # The check waits for the step before this one only, so the device always has work queued.
             _check_finite(metrics, step, state, checkpoints, metadata)
@@ -113,6 +117,7 @@ def run(
             if evaluate is not None and (step % cadence.evaluate == 0 or step == horizon):
                 _check_finite(metrics, step, state, checkpoints, metadata)
                 score, record = _evaluate(evaluate, state, step, record, metadata, write)
+                ended = watch is not None and watch(step, score)
                 tempo.restart(step)
             if score is not None or step % cadence.checkpoint == 0 or step == horizon:
                 _check_finite(metrics, step, state, checkpoints, metadata)
@@ -120,6 +125,8 @@ def run(
         if stopped:
             checkpoints.save(state, metadata)
             return Outcome(state, f"stopped by {stopped[0]} after step {step}; the same command resumes there")
+    if step < horizon and ended:
+        return Outcome(state, f"ended after step {step} by who watches its scores")
     if step < horizon:
         return Outcome(state, f"no better score in {record.stale} evaluations, best {record.best:.4f}")
     return Outcome(state, "")
@@ -183,7 +190,7 @@ def seconds_a_step(step_fn: Callable, state: State, batches: Iterator[dict], key
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[list[str]]:
+def stop_signals() -> Iterator[list[str]]:
     """Yields a list that is empty until Ctrl-C or SIGTERM arrives; a second Ctrl-C interrupts at once."""
     caught: list[str] = []
 

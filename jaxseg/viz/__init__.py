@@ -5,6 +5,7 @@ from jaxseg.viz.curves import intensity_histograms, paired_scatter, score_dots, 
 from jaxseg.viz.instances import instance_panel
 from jaxseg.viz.overlay import png_bytes, save_png, slice_overlay
 from jaxseg.viz.panels import case_panel
+from jaxseg.viz.search import parallel_coordinates, scores_by_trial
 
 __all__ = [
     "case_panel",
@@ -13,9 +14,11 @@ __all__ = [
     "instance_panel",
     "intensity_histograms",
     "paired_scatter",
+    "parallel_coordinates",
     "png_bytes",
     "save_png",
     "score_dots",
+    "scores_by_trial",
     "slice_overlay",
     "training_curves",
 ]

@@ -6,7 +6,7 @@ import clinic
 import pytest
 from ml_collections import ConfigDict
 
-from jaxseg.cli import plan
+from jaxseg.cli import config_file, plan
 from jaxseg.config import base_config
 
 CONFIG = "configs/unet3d.py:debug"
@@ -83,5 +83,5 @@ def test_axes_go_back_to_the_volumes_order():
 def test_what_differs_becomes_a_line():
     config = base_config()
     config.data.name, config.init.fields = "msd", ConfigDict({"encoder": "resnet18"})
-    lines = plan._assignments(config)
+    lines = config_file.assignments(config)
     assert lines == ["    config.data.name = 'msd'", "    config.init.fields = {'encoder': 'resnet18'}"]

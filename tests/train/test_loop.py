@@ -17,7 +17,7 @@ from jaxseg.typing import UserError
 CADENCE = loop.Cadence(log=1, evaluate=100, checkpoint=2)
 
 
-def run(workdir, state, step_fn, *, cadence=CADENCE, evaluate=None, batch_at=toys.batch, horizon=6):
+def run(workdir, state, step_fn, *, cadence=CADENCE, evaluate=None, batch_at=toys.batch, horizon=6, watch=None):
     """Restores what is there, then runs to the horizon with the toy task."""
     checkpoints = checkpoint.Checkpoints(workdir)
     metadata = {"batch_size": 4}
@@ -40,6 +40,7 @@ def run(workdir, state, step_fn, *, cadence=CADENCE, evaluate=None, batch_at=toy
             summarize=lambda metrics: {name: float(value) for name, value in metrics.items() if name != "counts"},
             write=lambda step, values: rows.append((step, values)),
             show=lambda *args, **figures: None,
+            watch=watch,
         )
     finally:
         checkpoints.close()
@@ -70,6 +71,23 @@ def test_interrupted_and_resumed_is_bit_equal(tmp_path, machine):
     second, rows = run(tmp_path / "parts", state, step_fn)
     assert second.interrupted == "" and rows[0][0] == 5
     assert equal(whole.state, second.state)
+
+
+def test_who_watches_the_scores_may_end_the_run(tmp_path, machine):
+    step_fn, state = machine
+    seen = []
+
+    def watch(step, score):
+        seen.append((step, score))
+        return step >= 4
+
+    cadence = loop.Cadence(log=1, evaluate=2, checkpoint=100)
+    options = {"cadence": cadence, "evaluate": lambda state: {"dice": int(state.step) / 10}}
+    outcome, _ = run(tmp_path, state, step_fn, watch=watch, **options)
+    assert outcome.interrupted == "ended after step 4 by who watches its scores" and int(outcome.state.step) == 4
+    assert seen == [(2, 0.2), (4, 0.4)]
+    resumed, rows = run(tmp_path, state, step_fn, watch=lambda step, score: True, **options)
+    assert resumed.interrupted == "" and rows[0][0] == 5  # the checkpoint was kept; at the last step there is no early
 
 
 def test_finished_run_does_nothing_more(tmp_path, machine):

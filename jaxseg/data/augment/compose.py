@@ -124,14 +124,8 @@ def _radians(value: float | Sequence[float]) -> float | tuple[float, ...]:
 
 def _split(text: str) -> list[str]:
     """Splits at the bars that stand outside brackets."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "|" and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    if not all(part.strip() for part in parts):
+    parts = registry.split(text, "|")
+    if not all(parts):
         raise UserError(f"The augmentation {text!r} should read name|name(option=value)|...; for none write 'none'.")
     return parts
 

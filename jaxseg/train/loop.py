@@ -5,7 +5,7 @@ import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -32,6 +32,7 @@ class Outcome(NamedTuple):
     interrupted: str
 
 
+@runtime_checkable
 class Saver(Protocol):
     """Where states go: `checkpoint.Checkpoints`, or what stands for several of them."""
 

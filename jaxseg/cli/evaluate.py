@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from jaxseg import metrics, predict
 from jaxseg.cli import build, inference, instances, workdir
 from jaxseg.data import datasets, fingerprint, orientation
 from jaxseg.data.datasets import inputs, instance_masks, layouts
-from jaxseg.train import logging
+from jaxseg.train import logging, processes
 from jaxseg.typing import Case, Sample, UserError
 
 TRIALS = "postprocess.json"  # chain -> Dice of each class, for every case
@@ -19,6 +19,8 @@ TRIALS = "postprocess.json"  # chain -> Dice of each class, for every case
 
 def evaluate(arguments: workdir.Arguments, *, trials: bool = False) -> None:
     """Scores every case, writes tables, overlays and the report, and says where they lie.
+
+    Of several processes each scores some of the cases, every case by one of them, and the first writes.
 
     Args:
       arguments: the command line.
@@ -37,23 +39,35 @@ def evaluate(arguments: workdir.Arguments, *, trials: bool = False) -> None:
         return
     names = _region_names(known, background=options.background)
     score = functools.partial(metrics.case_rows, tolerance_mm=options.tolerance_mm, skip_surface=not options.surfaces)
-    measured: dict[str, predict.choice.Measured] = {}
-    results = _results(cases, load, trained, keep_probabilities=options.curves)
-    with logging.progress(len(cases), label="evaluate") as show:
-        rows = evaluation.evaluate_cases(
-            _try(results, measured, num_classes=len(known.classes)) if trials else results,
-            classes=known.classes,
-            score=score,
-            regions=names,
-            areas=options.curves,
-            progress=lambda done, name: show(done, case=name),
-            overlay_folder=folder / evaluation.files.OVERLAYS,
-            overlay_count=options.overlays,
-        )
+    own = processes.mine(cases)
+    results = _results(own, load, trained, keep_probabilities=options.curves)
+
+    def work() -> tuple[evaluation.Scored, dict[str, predict.choice.Measured]]:
+        measured: dict[str, predict.choice.Measured] = {}
+        with logging.progress(len(own), label="evaluate") as show:
+            scored = evaluation.score_cases(
+                _try(results, measured, num_classes=len(known.classes)) if trials else results,
+                classes=known.classes,
+                score=score,
+                regions=names,
+                areas=options.curves,
+                progress=lambda done, name: show(done, case=name),
+                overlay_count=options.overlays,
+            )
+        return scored, measured
+
+    parts = processes.together(work)
+    if not processes.is_first():
+        return
+    scored = evaluation.merge([found for found, _ in parts])
+    rows = scored.rows()
     summary = metrics.aggregate(rows)
+    scored.gallery.write(folder / evaluation.files.OVERLAYS)
     evaluation.files.write_results(folder, rows, summary)
     if trials:
-        fingerprint.write_json(folder / TRIALS, measured)
+        fingerprint.write_json(
+            folder / TRIALS, {name: each for _, measured in parts for name, each in measured.items()}
+        )
     print(evaluation.files.summary_table(summary))
     tell(arguments, folder)
 
@@ -68,7 +82,7 @@ def _try(results: Iterator[evaluation.CaseResult], measured: dict, *, num_classe
 def _evaluate_instances(arguments, trained: inference.Trained, cases, load, folder: pathlib.Path) -> None:
     assert trained.find is not None
     config = trained.config
-    with logging.progress(len(cases), label="evaluate") as show:
+    with logging.progress(len(processes.mine(cases)), label="evaluate") as show:
         summary = instances.evaluate(
             cases,
             load,
@@ -88,6 +102,8 @@ def _evaluate_instances(arguments, trained: inference.Trained, cases, load, fold
 
 def tell(arguments: workdir.Arguments, folder: pathlib.Path) -> None:
     """Says where scores and overlays lie, and writes the run's report if that is where a report looks for them."""
+    if not processes.is_first():
+        return
     print(f"scores    {folder / evaluation.files.CASES}\noverlays  {folder / evaluation.files.OVERLAYS}")
     if folder.parent == arguments.workdir:
         report(arguments)
@@ -164,7 +180,7 @@ def _pairs(images: str, labels: str, channels: int) -> list[Case]:
 
 
 def _results(
-    cases: list[Case], load: Callable, trained: inference.Trained, *, keep_probabilities: bool
+    cases: Sequence[Case], load: Callable, trained: inference.Trained, *, keep_probabilities: bool
 ) -> Iterator[evaluation.CaseResult]:
     """Predicts one case when it is asked for the next."""
     for case in cases:

@@ -17,7 +17,7 @@ from jaxseg.cli import evaluate as one_evaluation
 from jaxseg.cli import train as one_training
 from jaxseg.evaluate.evaluator import Gallery, file_stem
 from jaxseg.evaluate.report import mean_scores, ranking_metric
-from jaxseg.train import checkpoint
+from jaxseg.train import checkpoint, processes
 from jaxseg.typing import UserError
 
 
@@ -30,7 +30,7 @@ def run(arguments: workdir.Arguments) -> None:
 def train(arguments: workdir.Arguments) -> bool:
     """Trains fold after fold on data that are prepared once, and returns whether all are finished."""
     config, folder = arguments.config, arguments.workdir
-    workdir.begin(folder, config)
+    processes.first(lambda: workdir.begin(folder, config))
     _, prepared = prepare.ensure(config, folder)
     for number, own in enumerate(each(arguments)):
         print(f"fold {number} of 0 to {config.data.folds - 1}, in {own.workdir}", flush=True)
@@ -56,19 +56,27 @@ def evaluate(arguments: workdir.Arguments) -> None:
 
 def _evaluate(arguments: workdir.Arguments, *, again: bool) -> None:
     """Scores the folds, those with scores of the same settings only if `again`, and writes what they give together."""
-    config, folder = arguments.config, arguments.workdir
-    rows: list[evaluation.files.Row] = []
-    gallery = Gallery(config.evaluate.overlays)
-    known = build.stored_facts(workdir.record(folder))
+    known = build.stored_facts(workdir.record(arguments.workdir))
+    config = arguments.config
     trials = config.predict.postprocess in ("", "auto") and config.task == "semantic" and not known.regions
-    measured: list[prediction.choice.Measured] = []
     for own in each(arguments):
-        place = own.workdir / evaluation.files.FOLDER
         options = {name: json.loads(own.config[name].to_json()) for name in ("predict", "evaluate")}
         settings = {"trials": trials, "step": _latest(own), **options}
         if again or workdir.record(own.workdir).get("evaluated") != settings:
             one_evaluation.evaluate(own, trials=trials)
             workdir.update_record(own.workdir, evaluated=settings)
+    if processes.is_first():
+        _write(arguments, known, trials=trials)
+
+
+def _write(arguments: workdir.Arguments, known: build.Facts, *, trials: bool) -> None:
+    """Reads the scores of all folds and writes what they give together."""
+    config, folder = arguments.config, arguments.workdir
+    rows: list[evaluation.files.Row] = []
+    gallery = Gallery(config.evaluate.overlays)
+    measured: list[prediction.choice.Measured] = []
+    for own in each(arguments):
+        place = own.workdir / evaluation.files.FOLDER
         if trials:
             measured += json.loads((place / one_evaluation.TRIALS).read_text()).values()
         found = evaluation.files.read_cases(place / evaluation.files.CASES)

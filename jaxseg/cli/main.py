@@ -28,6 +28,10 @@ MODES = {
 # With data.fold=all
 OF_FOLDS = {mode: f"jaxseg.cli.folds:{mode}" for mode in ("run", "train", "evaluate")}
 NEEDS_CONFIG = ("run", "prepare", "train", "plan", "compile")
+SHARED = ("run", "prepare", "train", "evaluate")  # what several processes do together
+RESUME = (
+    "a process of this run was lost; the same command, on any number of hosts, resumes from the last checkpoint in {}"
+)
 NEEDS_NO_WORKDIR = ("compare", "convert")
 
 FLAGS = flags.FLAGS
@@ -104,18 +108,45 @@ def _fail(sentence: str) -> NoReturn:
 def _main(argv: list[str]) -> None:
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save at INFO
+    hint = ""
     try:
         if len(argv) > 1:
             raise UserError(f"{argv[1]!r} is not a flag; every option starts with --, such as --config configs/X.py.")
         arguments = _arguments()
+        hint = RESUME.format(arguments.workdir)
+        if MODE.value in SHARED:
+            _join(arguments.config, hint)
         folds = "data" in arguments.config and arguments.config.data.fold == "all"
         module, _, function = (OF_FOLDS if folds else {}).get(MODE.value, MODES[MODE.value]).partition(":")
         getattr(importlib.import_module(module), function)(arguments)
+        if MODE.value in SHARED:
+            _processes().finish()
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from what is finished", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not hint or not _processes().several():
+            raise
+        _processes().fail(error, hint=hint)
+
+
+def _processes():
+    """Loaded late: flags are checked before JAX is."""
+    return importlib.import_module("jaxseg.train.processes")
+
+
+def _join(config: ConfigDict, hint: str) -> None:
+    """Makes this process one of the run's, where there are several."""
+    options = config.parallel
+    _processes().start(
+        coordinator=options.coordinator,
+        count=options.processes,
+        index=options.process,
+        heartbeat_seconds=options.heartbeat_seconds,
+        hint=hint,
+    )
 
 
 def _arguments() -> workdir.Arguments:

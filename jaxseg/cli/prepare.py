@@ -8,22 +8,29 @@ from ml_collections import ConfigDict
 from jaxseg import config as configs
 from jaxseg.cli import build, instances, workdir
 from jaxseg.data import fingerprint, preprocess, store
-from jaxseg.train import logging
+from jaxseg.train import logging, processes
 from jaxseg.typing import DataSet
 
 
 def prepare(arguments: workdir.Arguments) -> None:
     """Prepares all cases of the config's data set and says what was written."""
-    workdir.begin(arguments.workdir, arguments.config)
+    processes.first(lambda: workdir.begin(arguments.workdir, arguments.config))
     ensure(arguments.config, arguments.workdir)
 
 
 def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str, Any]]:
     """Returns the data set and the run's record, after preparing whatever is missing or out of date.
 
+    Of several processes the first prepares, then the others: on a folder that they share they find all done, and on
+    disks of their own each host prepares its own copy.
+
     Raises:
       UserError: bad files (all of them, by name), or settings that do not fit the data.
     """
+    return processes.in_turn(lambda: _ensure(config, folder))
+
+
+def _ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str, Any]]:
     dataset = build.dataset(config)
     known = build.facts(dataset)
     build.check_model(config, known)

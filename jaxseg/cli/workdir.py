@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ MAY_CHANGE = (
     "data.store",
     "init.path",
 )
+OF_PROCESS = ("marker", "parallel.process", "data.patch_size")
 FIXED = ("train.dtype", "train.sync_batch_norm")
 
 
@@ -46,7 +48,10 @@ class Arguments(NamedTuple):
 
 def stored_config(workdir: pathlib.Path) -> ConfigDict:
     """Returns the config that a workdir was made with; options that did not exist then have their defaults."""
-    return as_config(_completed(record(workdir)["config"]))
+    config = as_config(_completed(record(workdir)["config"]))
+    for name in ("coordinator", "processes", "process"):  # of the command that trained, not of this one
+        config.parallel[name] = None
+    return config
 
 
 def record(workdir: pathlib.Path) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def begin(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".writable-{os.getpid()}"
+        probe = workdir / f".writable-{socket.gethostname()}-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -120,12 +125,43 @@ def begin(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
     return stored
 
 
+def check_shared(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Checks that all processes see one workdir and were given one config.
+
+    Raises:
+      UserError: they do not.
+    """
+    from jaxseg.train import processes
+
+    if not processes.several():
+        return
+    marker = workdir / f".shared-{os.getpid()}"
+    own = {"marker": str(marker), **flat(json.loads(config.to_json()))}
+    if processes.is_first():
+        marker.touch()
+    theirs = processes.gather(own)[0]
+    differing = sorted(name for name in own if not name.startswith(OF_PROCESS) and own[name] != theirs.get(name))
+
+    def look() -> None:
+        if not pathlib.Path(theirs["marker"]).exists():
+            raise UserError(f"--workdir {workdir} must be a folder that all hosts share, such as NFS or gs://.")
+        if differing:
+            raise UserError(f"The processes were started with different settings: {', '.join(differing)}.")
+
+    try:
+        processes.together(look)
+    finally:
+        if processes.is_first():
+            marker.unlink()
+
+
 def save_record(workdir: pathlib.Path, config: ConfigDict, **entries) -> dict[str, Any]:
-    """Writes config.json with the command, versions, device and what `entries` add; returns it."""
+    """Writes config.json (on process 0) with the command, versions, device and what `entries` add; returns it."""
     import jax
 
     import jaxseg
     from jaxseg.data.fingerprint import write_json
+    from jaxseg.train import processes
 
     content = {
         "config": json.loads(config.to_json()),
@@ -133,17 +169,21 @@ def save_record(workdir: pathlib.Path, config: ConfigDict, **entries) -> dict[st
         "created": time.strftime("%Y-%m-%d %H:%M:%S"),
         "versions": {"jaxseg": jaxseg.__version__, "jax": jax.__version__, "python": sys.version.split()[0]},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processes": jax.process_count(),
         **entries,
     }
-    write_json(workdir / RECORD, content)
+    if processes.is_first():
+        write_json(workdir / RECORD, content)
     return content
 
 
 def update_record(workdir: pathlib.Path, **entries) -> None:
-    """Adds entries to config.json or replaces them."""
+    """Adds entries to config.json or replaces them, on process 0."""
     from jaxseg.data.fingerprint import write_json
+    from jaxseg.train import processes
 
-    write_json(workdir / RECORD, {**record(workdir), **entries})
+    if processes.is_first():
+        write_json(workdir / RECORD, {**record(workdir), **entries})
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "", *, whole: Sequence[str] = ()) -> dict[str, Any]:

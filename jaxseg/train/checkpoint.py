@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxseg.train import parallel
 from jaxseg.train.state import State
 from jaxseg.transfer.stored import check_intact
 from jaxseg.typing import UserError
@@ -43,8 +44,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.folder, item_handlers=handlers, options=options)
 
     def save(self, state: State, metadata: Mapping[str, Any], *, score: float | None = None) -> None:
-        """Starts writing the state in the background; a step that is already stored is left alone."""
-        step = int(jax.device_get(state.step))
+        """Starts writing the state in the background; a step that is already stored is left alone.
+
+        Of several processes all call this; Orbax decides what each of them writes.
+        """
+        step, state = int(jax.device_get(parallel.local(state.step))), parallel.whole(state)
         if step in self._manager.all_steps():
             return
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(dict(metadata)))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxseg.train import processes
 from jaxseg.train.checkpoint import Checkpoints
 from jaxseg.train.state import State
 from jaxseg.typing import UserError
@@ -102,6 +103,8 @@ def run(
             if score is not None or step % cadence.checkpoint == 0 or step == horizon:
                 _check_finite(metrics, step, state, checkpoints, metadata)
                 checkpoints.save(state, metadata, score=score)
+            if processes.preempted(step):
+                stopped.append("SIGTERM")
         if stopped:
             checkpoints.save(state, metadata)
             return Outcome(state, f"stopped by {stopped[0]} after step {step}; the same command resumes there")
@@ -169,8 +172,14 @@ def seconds_a_step(step_fn: Callable, state: State, batches: Iterator[dict], key
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[str]]:
-    """Yields a list that is empty until Ctrl-C or SIGTERM arrives; a second Ctrl-C interrupts at once."""
+    """Yields a list that is empty until Ctrl-C or SIGTERM arrives; a second Ctrl-C interrupts at once.
+
+    Several processes must stop after the same step: there JAX's own service hears SIGTERM (`processes.preempted`).
+    """
     caught: list[str] = []
+    if processes.several():
+        yield caught
+        return
 
     def note(number, _):
         if caught:

@@ -108,18 +108,17 @@ def _fail(sentence: str) -> NoReturn:
 def _main(argv: list[str]) -> None:
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save at INFO
-    hint = ""
+    joined = False
     try:
         if len(argv) > 1:
             raise UserError(f"{argv[1]!r} is not a flag; every option starts with --, such as --config configs/X.py.")
         arguments = _arguments()
-        hint = RESUME.format(arguments.workdir)
-        if MODE.value in SHARED:
-            _join(arguments.config, hint)
+        if joined := MODE.value in SHARED:
+            _join(arguments)
         folds = "data" in arguments.config and arguments.config.data.fold == "all"
         module, _, function = (OF_FOLDS if folds else {}).get(MODE.value, MODES[MODE.value]).partition(":")
         getattr(importlib.import_module(module), function)(arguments)
-        if MODE.value in SHARED:
+        if joined:
             _processes().finish()
     except UserError as error:
         _fail(str(error))
@@ -127,9 +126,9 @@ def _main(argv: list[str]) -> None:
         print("stopped; the same command goes on from what is finished", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if not hint or not _processes().several():
+        if not joined or not _processes().several():
             raise
-        _processes().fail(error, hint=hint)
+        _processes().fail(error)
 
 
 def _processes():
@@ -137,15 +136,15 @@ def _processes():
     return importlib.import_module("jaxseg.train.processes")
 
 
-def _join(config: ConfigDict, hint: str) -> None:
+def _join(arguments: workdir.Arguments) -> None:
     """Makes this process one of the run's, where there are several."""
-    options = config.parallel
+    options = arguments.config.parallel
     _processes().start(
         coordinator=options.coordinator,
         count=options.processes,
         index=options.process,
         heartbeat_seconds=options.heartbeat_seconds,
-        hint=hint,
+        hint=RESUME.format(arguments.workdir / "checkpoints"),
     )
 
 

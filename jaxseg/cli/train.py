@@ -62,6 +62,9 @@ def train(arguments: workdir.Arguments, *, prepared: dict[str, Any] | None = Non
     checkpoints, began = checkpoint.Checkpoints(folder), time.monotonic()
     try:
         outcome = _train(config, folder, known, training, held_out, checkpoints, previous, weights)
+    except Exception as error:
+        processes.check_lost(error)
+        raise
     finally:
         checkpoints.close()
         workdir.update_record(folder, seconds=record.get("seconds", 0.0) + time.monotonic() - began)

@@ -165,18 +165,24 @@ def finish() -> None:
     _withdraw_last_words()
 
 
-def fail(error: BaseException, *, hint: str) -> NoReturn:
+def check_lost(error: BaseException) -> None:
+    """Ends this process with one sentence and status `LOST` if the error says that another process is gone.
+
+    Called before anything is closed: a background writer would wait for all processes.
+    """
+    if several() and _GONE.search(str(error)):
+        print(f"error: {_hint} ({_first_line(error)})", file=sys.stderr, flush=True)
+        _leave(LOST)
+
+
+def fail(error: BaseException) -> NoReturn:
     """Ends this process at once after an error that only it may have seen, so that the others do not wait for it."""
-    if _GONE.search(f"{error}"):
-        print(f"error: {hint} ({_first_line(error)})", file=sys.stderr, flush=True)
-        status = LOST
-    else:
-        traceback.print_exception(error)
-        status = 1
-    leave(status)
+    check_lost(error)
+    traceback.print_exception(error)
+    _leave(1)
 
 
-def leave(status: int) -> NoReturn:
+def _leave(status: int) -> NoReturn:
     """Exits without JAX's goodbye, which would wait for processes that are gone."""
     _withdraw_last_words()
     sys.stderr.flush()
@@ -187,6 +193,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+_hint = ""
 _witness: list[subprocess.Popen] = []
 
 
@@ -196,6 +203,8 @@ def _leave_last_words(hint: str) -> None:
     JAX's runtime aborts a process when another one is lost, without a word of ours. A shell waits at the end of a pipe:
     an end of file without a line before it means that nobody could say goodbye.
     """
+    global _hint
+    _hint = hint
     command = ["/bin/sh", "-c", _LAST_WORDS, "sh", hint]
     _witness.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
 

@@ -1,13 +1,12 @@
 """--mode evaluate and report: held-out cases, or any labelled folder, on the grid of the user's own files."""
 
 import functools
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from jaxseg import evaluate as evaluation
-from jaxseg import metrics, predict
+from jaxseg import metrics, paths, predict
 from jaxseg.cli import build, inference, instances, workdir
 from jaxseg.data import datasets, fingerprint, orientation
 from jaxseg.data.datasets import inputs, instance_masks, layouts
@@ -33,7 +32,7 @@ def evaluate(arguments: workdir.Arguments, *, trials: bool = False) -> None:
     cases, load = _cases(arguments, trained)
     options = trained.config.evaluate
     known = trained.known
-    folder = pathlib.Path(arguments.output) if arguments.output else arguments.workdir / evaluation.files.FOLDER
+    folder = paths.path(arguments.output) if arguments.output else arguments.workdir / evaluation.files.FOLDER
     if trained.find is not None:
         _evaluate_instances(arguments, trained, cases, load, folder)
         return
@@ -79,7 +78,7 @@ def _try(results: Iterator[evaluation.CaseResult], measured: dict, *, num_classe
         yield case
 
 
-def _evaluate_instances(arguments, trained: inference.Trained, cases, load, folder: pathlib.Path) -> None:
+def _evaluate_instances(arguments, trained: inference.Trained, cases, load, folder: paths.Path) -> None:
     assert trained.find is not None
     config = trained.config
     with logging.progress(len(processes.mine(cases)), label="evaluate") as show:
@@ -100,7 +99,7 @@ def _evaluate_instances(arguments, trained: inference.Trained, cases, load, fold
     tell(arguments, folder)
 
 
-def tell(arguments: workdir.Arguments, folder: pathlib.Path) -> None:
+def tell(arguments: workdir.Arguments, folder: paths.Path) -> None:
     """Says where scores and overlays lie, and writes the run's report if that is where a report looks for them."""
     if not processes.is_first():
         return
@@ -155,8 +154,8 @@ def _folder_cases(images: str, labels: str, trained: inference.Trained) -> tuple
 def _folder_objects(images: str, labels: str, trained: inference.Trained) -> tuple[list[Case], Callable]:
     """A COCO file of the images in a folder, or a folder of label images, whose values number the objects."""
     names, channels = instances.classes(trained.config, trained.known.classes), trained.known.channels
-    if pathlib.Path(labels).suffix == ".json":
-        place = str(pathlib.Path(labels).absolute())
+    if paths.path(labels).suffix == ".json":
+        place = str(paths.path(labels).absolute())
         dataset = datasets.load("coco", root=images, images="", labels=place, classes=names, channels=channels)
         return list(dataset.cases), dataset.load
     if len(names) > 2:

@@ -3,14 +3,13 @@
 import functools
 import json
 import math
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import evaluate as evaluation
-from jaxseg import metrics
+from jaxseg import metrics, paths
 from jaxseg import predict as prediction
 from jaxseg.cli import build, inference, prepare, workdir
 from jaxseg.cli import evaluate as one_evaluation
@@ -83,7 +82,7 @@ def _write(arguments: workdir.Arguments, known: build.Facts, *, trials: bool) ->
         rows += found
         _collect(gallery, found, place / evaluation.files.OVERLAYS)
     summary = metrics.aggregate(rows)
-    place = pathlib.Path(arguments.output) if arguments.output else folder / evaluation.files.FOLDER
+    place = paths.path(arguments.output) if arguments.output else folder / evaluation.files.FOLDER
     evaluation.files.write_results(place, rows, summary)
     gallery.write(place / evaluation.files.OVERLAYS)
     print(f"\nall {config.data.folds} folds, each case by the networks that had not seen it")
@@ -93,7 +92,7 @@ def _write(arguments: workdir.Arguments, known: build.Facts, *, trials: bool) ->
     one_evaluation.tell(arguments, place)
 
 
-def _choose(folder: pathlib.Path, measured: list[prediction.choice.Measured], classes: Sequence[str]) -> None:
+def _choose(folder: paths.Path, measured: list[prediction.choice.Measured], classes: Sequence[str]) -> None:
     """Chooses the post-processing on all cases, says why, and keeps it for predict.postprocess=auto."""
     chain, trials = prediction.choice.choose(measured, num_classes=len(classes))
     for trial in trials:
@@ -128,7 +127,7 @@ def _latest(own: workdir.Arguments) -> int:
     return max(steps)
 
 
-def _collect(gallery: Gallery, rows: list[evaluation.files.Row], pictures: pathlib.Path) -> None:
+def _collect(gallery: Gallery, rows: list[evaluation.files.Row], pictures: paths.Path) -> None:
     """Ranks the pictures of a fold among those of all: the worst of all are among the worst of their folds."""
     for case, score in mean_scores(rows, ranking_metric(rows)).items():
         files = sorted(pictures.glob(f"*_[0-9][0-9]_{file_stem(case)}.png"))
@@ -136,7 +135,7 @@ def _collect(gallery: Gallery, rows: list[evaluation.files.Row], pictures: pathl
             gallery.rank(case, score, functools.partial(_picture, files[0]))
 
 
-def _picture(path: pathlib.Path) -> np.ndarray:
+def _picture(path: paths.Path) -> np.ndarray:
     from PIL import Image
 
     return np.asarray(Image.open(path))

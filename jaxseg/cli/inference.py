@@ -1,14 +1,13 @@
 """A trained workdir as a function: volume in, prediction on the volume's own grid out."""
 
 import functools
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
-from jaxseg import predict
+from jaxseg import paths, predict
 from jaxseg.cli import build, cache, instances, workdir
 from jaxseg.data import preprocess
 from jaxseg.train import checkpoint
@@ -30,7 +29,7 @@ class Trained(NamedTuple):
     find: Callable[[Volume], Instances] | None = None  # volume -> objects, where those are what the run is about
 
 
-def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()) -> Trained:
+def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) -> Trained:
     """Restores the checkpoint that `config.predict.checkpoint` names.
 
     Args:
@@ -58,7 +57,7 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
     restored = _restore(folder, config, task, known)
     if config.task == "instance":
         return _detector(folder, config, record, known, restored, apply, others)
-    members = [restored, *(_restore(pathlib.Path(other), config, task, known) for other in others)]
+    members = [restored, *(_restore(paths.path(other), config, task, known) for other in others)]
     average = predict.average(
         [build.device_predict(apply, states.inference_variables(member.state)) for member in members]
     )
@@ -78,7 +77,7 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
     return Trained(config, record, known, held_out, restored.step, run, find)
 
 
-def _chosen(folder: pathlib.Path) -> str:
+def _chosen(folder: paths.Path) -> str:
     """The post-processing that the evaluation of all folds has chosen."""
     record = workdir.record(folder)
     if "postprocess" not in record:
@@ -86,7 +85,7 @@ def _chosen(folder: pathlib.Path) -> str:
     return record["postprocess"]
 
 
-def _folds(folder: pathlib.Path) -> list[pathlib.Path]:
+def _folds(folder: paths.Path) -> list[paths.Path]:
     """The trained folds of a run with data.fold=all."""
     found = sorted(path.parent for path in folder.glob(f"{FOLD.format('*')}/{checkpoint.FOLDER}"))
     if not found:
@@ -116,13 +115,13 @@ def _detector(folder, config, record, known, restored, apply, others) -> Trained
     )
 
 
-def _known(folder: pathlib.Path, record: dict[str, Any]) -> build.Facts:
+def _known(folder: paths.Path, record: dict[str, Any]) -> build.Facts:
     if "dataset" not in record or not (folder / checkpoint.FOLDER).exists():
         raise UserError(f"{folder} holds no trained model; run --mode train with this --workdir first.")
     return build.stored_facts(record)
 
 
-def _restore(folder: pathlib.Path, config: ConfigDict, task: Task, known: build.Facts) -> checkpoint.Restored:
+def _restore(folder: paths.Path, config: ConfigDict, task: Task, known: build.Facts) -> checkpoint.Restored:
     """Reads the parameters of a workdir whose data must be like that of the first."""
     found = _known(folder, workdir.record(folder))
     if (found.channels, found.classes, found.regions) != (known.channels, known.classes, known.regions):

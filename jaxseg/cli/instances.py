@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import evaluate as evaluation
-from jaxseg import metrics, registry, tasks, viz
+from jaxseg import metrics, paths, registry, tasks, viz
 from jaxseg import predict as prediction
 from jaxseg.data import instances, preprocess, store
 from jaxseg.train import parallel, processes
@@ -130,7 +130,7 @@ def evaluate(
     classes: Sequence[str],
     options: ConfigDict,
     min_score: float,
-    folder: pathlib.Path,
+    folder: paths.Path,
     show: Callable[..., None],
 ) -> dict[str, Any]:
     """Scores the cases, writes tables and overlays into `folder`, and returns the summary.

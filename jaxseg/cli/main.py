@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jaxseg import config as configs
+from jaxseg import paths
 from jaxseg.cli import workdir
 from jaxseg.typing import UserError
 
@@ -161,12 +162,12 @@ def _arguments() -> workdir.Arguments:
     if folder is None and MODE.value not in NEEDS_NO_WORKDIR:
         raise UserError(f"--mode {MODE.value} needs --workdir, the folder of a finished run.")
     if folder is not None and config is None:
-        config = workdir.stored_config(pathlib.Path(folder))
+        config = workdir.stored_config(paths.path(folder))
         for text in SET.value:
             _set(config, text)
     return workdir.Arguments(
         config=ConfigDict() if config is None else config,
-        workdir=pathlib.Path(folder or "."),
+        workdir=paths.path(folder or "."),
         inputs=tuple(INPUT.value),
         output=OUTPUT.value,
         labels=LABELS.value,

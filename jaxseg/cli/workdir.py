@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import socket
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from jaxseg import paths
 from jaxseg.config import base_config
 from jaxseg.typing import UserError
 
@@ -35,7 +35,7 @@ class Arguments(NamedTuple):
     """The parsed command line; config and workdir are empty for the modes that need none (compare, convert)."""
 
     config: ConfigDict
-    workdir: pathlib.Path
+    workdir: paths.Path
     inputs: tuple[str, ...]
     output: str | None
     labels: str | None
@@ -46,7 +46,7 @@ class Arguments(NamedTuple):
     fields: tuple[str, ...] = ()
 
 
-def stored_config(workdir: pathlib.Path) -> ConfigDict:
+def stored_config(workdir: paths.Path) -> ConfigDict:
     """Returns the config that a workdir was made with; options that did not exist then have their defaults."""
     config = as_config(_completed(record(workdir)["config"]))
     for name in ("coordinator", "processes", "process"):  # of the command that trained, not of this one
@@ -54,7 +54,7 @@ def stored_config(workdir: pathlib.Path) -> ConfigDict:
     return config
 
 
-def record(workdir: pathlib.Path) -> dict[str, Any]:
+def record(workdir: paths.Path) -> dict[str, Any]:
     """Returns the parsed config.json.
 
     Raises:
@@ -94,7 +94,7 @@ def _completed(tree: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def begin(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
+def begin(workdir: paths.Path, config: ConfigDict) -> dict[str, Any]:
     """Makes the folder, refuses one of another experiment, and returns its record (empty when it is new).
 
     Raises:
@@ -104,7 +104,7 @@ def begin(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
         workdir.mkdir(parents=True, exist_ok=True)
         probe = workdir / f".writable-{socket.gethostname()}-{os.getpid()}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written to ({error.strerror}); name another folder.") from error
     if not (workdir / RECORD).exists():
@@ -125,7 +125,7 @@ def begin(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
     return stored
 
 
-def check_shared(workdir: pathlib.Path, config: ConfigDict) -> None:
+def check_shared(workdir: paths.Path, config: ConfigDict) -> None:
     """Checks that all processes see one workdir and were given one config.
 
     Raises:
@@ -143,7 +143,7 @@ def check_shared(workdir: pathlib.Path, config: ConfigDict) -> None:
     differing = sorted(name for name in own if not name.startswith(OF_PROCESS) and own[name] != theirs.get(name))
 
     def look() -> None:
-        if not pathlib.Path(theirs["marker"]).exists():
+        if not paths.path(theirs["marker"]).exists():
             raise UserError(f"--workdir {workdir} must be a folder that all hosts share, such as NFS or gs://.")
         if differing:
             raise UserError(f"The processes were started with different settings: {', '.join(differing)}.")
@@ -155,7 +155,7 @@ def check_shared(workdir: pathlib.Path, config: ConfigDict) -> None:
             marker.unlink()
 
 
-def save_record(workdir: pathlib.Path, config: ConfigDict, **entries) -> dict[str, Any]:
+def save_record(workdir: paths.Path, config: ConfigDict, **entries) -> dict[str, Any]:
     """Writes config.json (on process 0) with the command, versions, device and what `entries` add; returns it."""
     import jax
 
@@ -177,7 +177,7 @@ def save_record(workdir: pathlib.Path, config: ConfigDict, **entries) -> dict[st
     return content
 
 
-def update_record(workdir: pathlib.Path, **entries) -> None:
+def update_record(workdir: paths.Path, **entries) -> None:
     """Adds entries to config.json or replaces them, on process 0."""
     from jaxseg.data.fingerprint import write_json
     from jaxseg.train import processes

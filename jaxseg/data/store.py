@@ -10,10 +10,9 @@ import dataclasses
 import datetime
 import functools
 import hashlib
+import io
 import json
 import os
-import pathlib
-import shutil
 import socket
 import urllib.parse
 from collections.abc import Iterable
@@ -23,6 +22,7 @@ import numpy as np
 import tensorstore
 from jaxtyping import Float32, Int32
 
+from jaxseg import paths
 from jaxseg.data import fingerprint, preprocess
 from jaxseg.data.preprocess import Record, Settings
 from jaxseg.typing import Case, DataSet, Objects, UserError
@@ -81,7 +81,8 @@ class StoredCase:
     @functools.cached_property
     def foreground(self) -> dict[int, Int32[np.ndarray, "n axes"]]:
         """Class id -> some of its voxels; background and IGNORE are not in it."""
-        with np.load(pathlib.Path(self.folder) / "foreground.npz") as file:
+        content = (paths.path(self.folder) / "foreground.npz").read_bytes()
+        with np.load(io.BytesIO(content)) as file:
             return {int(key): file[key] for key in file.files}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def prepare(
       UserError: the folder cannot be written, names repeat, or cases cannot be used (all of them in one message, after
         the good ones have been written).
     """
-    folder = pathlib.Path(folder)
+    folder = paths.path(folder)
     names = [case.name for case in dataset.cases]
     repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if repeated:
@@ -144,7 +145,7 @@ def open(folder: str | os.PathLike) -> tuple[StoredCase, ...]:
     Raises:
       UserError: the folder holds no finished prepared data set, or one of another version.
     """
-    folder = pathlib.Path(folder)
+    folder = paths.path(folder)
     index = _read_json(folder / "index.json")
     if index is None or index.get("version") != VERSION:
         raise UserError(f"{folder} holds no finished prepared data set of this version; run --mode prepare.")
@@ -157,7 +158,7 @@ def stored_settings(folder: str | os.PathLike) -> Settings:
     Raises:
       UserError: the folder holds no finished prepared data set.
     """
-    index = _read_json(pathlib.Path(folder) / "index.json")
+    index = _read_json(paths.path(folder) / "index.json")
     if index is None:
         raise UserError(f"{folder} holds no finished prepared data set; run --mode prepare.")
     return preprocess.settings_from_json(index["settings"])
@@ -201,7 +202,7 @@ def sample_foreground(label: np.ndarray, name: str) -> dict[int, Int32[np.ndarra
     return result
 
 
-def _prepare_case(dataset: DataSet, case: Case, folder: pathlib.Path, settings: Settings) -> bool:
+def _prepare_case(dataset: DataSet, case: Case, folder: paths.Path, settings: Settings) -> bool:
     """Returns whether the case had to be written."""
     final = folder / _directory(case.name)
     digest = _digest(dataset, case, settings)
@@ -227,6 +228,9 @@ def _prepare_case(dataset: DataSet, case: Case, folder: pathlib.Path, settings: 
     }
     if sample.objects is not None:
         meta["objects"] = {name: value.tolist() for name, value in sample.objects._asdict().items()}
+    if paths.is_remote(final):
+        _write_case(final, image, label, meta)
+        return True
     # Host and process in the name: two runs on one folder never write into each other's case.
     partial = folder / f".partial-{final.name}-{socket.gethostname()}-{os.getpid()}"
     try:
@@ -237,29 +241,32 @@ def _prepare_case(dataset: DataSet, case: Case, folder: pathlib.Path, settings: 
             f"{final} cannot be written ({error.strerror}); free some space or choose another folder."
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        paths.remove_tree(partial)
     return True
 
 
-def _write_case(target: pathlib.Path, image: np.ndarray, label: np.ndarray, meta: dict[str, Any]) -> None:
-    shutil.rmtree(target, ignore_errors=True)
+def _write_case(target: paths.Path, image: np.ndarray, label: np.ndarray, meta: dict[str, Any]) -> None:
+    (target / "meta.json").unlink(missing_ok=True)  # where it is written in place: half a case has none
+    paths.remove_tree(target)
     target.mkdir(parents=True)
     _write_array(target / "image", image, channels=True)
     _write_array(target / "label", label, channels=False)
     foreground = sample_foreground(label, meta["name"])
     arrays: dict[str, Any] = {str(key): value for key, value in foreground.items()}
-    np.savez_compressed(target / "foreground.npz", **arrays)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    (target / "foreground.npz").write_bytes(content.getvalue())
     (target / "meta.json").write_text(json.dumps(meta, indent=1))  # last: what has it is whole
 
 
-def _replace(partial: pathlib.Path, final: pathlib.Path, digest: str) -> None:
+def _replace(partial: paths.Path, final: paths.Path, digest: str) -> None:
     """Puts a whole case in its place. A stale one is moved away first: a folder cannot be renamed onto a full one."""
     if (_read_json(final / "meta.json") or {}).get("digest") == digest:
         return  # another run was faster
     if final.exists():
         stale = partial.with_name(partial.name.replace(".partial-", ".stale-", 1))
         os.replace(final, stale)
-        shutil.rmtree(stale, ignore_errors=True)
+        paths.remove_tree(stale)
     os.replace(partial, final)
 
 
@@ -276,15 +283,17 @@ def _directory(name: str) -> str:
     return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 
 
-def _remove_leftovers(folder: pathlib.Path) -> None:
+def _remove_leftovers(folder: paths.Path) -> None:
     """Removes what killed runs left: of dead processes of this machine, and anything older than a day."""
+    if paths.is_remote(folder):
+        return  # cases are written in place there
     now, host = datetime.datetime.now().timestamp(), socket.gethostname()
     for pattern in (".partial-*", ".stale-*"):
         for path in folder.glob(pattern):
             owner, _, process = path.name.rpartition("-")
             dead = owner.endswith(f"-{host}") and process.isdigit() and not _alive(int(process))
             if dead or now - path.stat().st_mtime > STALE_PARTIAL.total_seconds():
-                shutil.rmtree(path, ignore_errors=True)
+                paths.remove_tree(path)
 
 
 def _alive(process: int) -> bool:
@@ -299,7 +308,7 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _stored_case(folder: pathlib.Path) -> StoredCase:
+def _stored_case(folder: paths.Path) -> StoredCase:
     meta = _read_json(folder / "meta.json")
     if meta is None:
         raise UserError(
@@ -325,7 +334,7 @@ def _stored_objects(stored: dict[str, Any] | None) -> Objects | None:
     return Objects(classes, crowd, np.array(stored["members"], np.int32).reshape(len(stored["members"]), -1))
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
+def _read_json(path: paths.Path) -> dict[str, Any] | None:
     """Returns None for a file that is absent or was cut short by a full disk or a crash of the machine."""
     try:
         return json.loads(path.read_text())
@@ -339,7 +348,7 @@ def _chunk_shape(shape: tuple[int, ...]) -> list[int]:
     return [-(-size // -(-size // chunk)) for size, chunk in zip(shape, wanted)]
 
 
-def _write_array(path: pathlib.Path, array: np.ndarray, *, channels: bool) -> None:
+def _write_array(path: paths.Path, array: np.ndarray, *, channels: bool) -> None:
     spatial = array.shape[:-1] if channels else array.shape
     chunk = _chunk_shape(spatial) + ([array.shape[-1]] if channels else [])
     codecs = [
@@ -353,7 +362,7 @@ def _write_array(path: pathlib.Path, array: np.ndarray, *, channels: bool) -> No
         "fill_value": 0,
         "codecs": codecs,
     }
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}, "metadata": metadata}
+    spec = {"driver": "zarr3", "kvstore": paths.kvstore(path), "metadata": metadata}
     tensorstore.open(spec, create=True).result().write(array).result()
 
 
@@ -365,6 +374,6 @@ def _context() -> tensorstore.Context:
 
 def _open_array(folder: str, name: str) -> tensorstore.TensorStore:
     # Prepared cases never change in place: what was read since opening is not looked up on disk again.
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(pathlib.Path(folder) / name)}}
+    spec = {"driver": "zarr3", "kvstore": paths.kvstore(paths.path(folder) / name)}
     spec.update(recheck_cached_data="open", recheck_cached_metadata="open")
     return tensorstore.open(spec, open=True, read=True, context=_context()).result()

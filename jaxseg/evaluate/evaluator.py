@@ -3,14 +3,13 @@
 import bisect
 import itertools
 import math
-import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg import metrics
+from jaxseg import metrics, paths
 from jaxseg.evaluate.files import number
 from jaxseg.typing import IGNORE, UserError
 from jaxseg.viz import case_panel, png_bytes
@@ -50,7 +49,7 @@ def evaluate_cases(
     regions: Mapping[str, Sequence[int]] | None = None,
     areas: bool = False,
     progress: Callable[[int, str], None] | None = None,
-    overlay_folder: str | pathlib.Path | None = None,
+    overlay_folder: str | paths.Path | None = None,
     overlay_count: int = 4,
 ) -> list[Row]:
     """Scores every case; holds one case in memory at a time, and the finished pictures of a few.
@@ -85,7 +84,7 @@ def evaluate_cases(
     )
     whole = merge([scored])
     if overlay_folder is not None:
-        whole.gallery.write(pathlib.Path(overlay_folder))
+        whole.gallery.write(paths.path(overlay_folder))
     return whole.rows()
 
 
@@ -208,7 +207,7 @@ class Gallery:
             self.pictures[name] = png_bytes(draw())
         self.pictures = {name: self.pictures[name] for name in (*worst, *best) if name in self.pictures}
 
-    def write(self, folder: pathlib.Path) -> None:
+    def write(self, folder: paths.Path) -> None:
         """Writes the pictures and removes those of an earlier evaluation."""
         folder.mkdir(parents=True, exist_ok=True)
         worst, best = self.places()
@@ -216,9 +215,7 @@ class Gallery:
         for kind, names in (("worst", worst), ("best", best)):
             wanted |= {f"{kind}_{rank:02d}_{file_stem(name)}.png": name for rank, name in enumerate(names, start=1)}
         for file, name in wanted.items():
-            temporary = folder / (file + ".tmp")
-            temporary.write_bytes(self.pictures[name])
-            temporary.replace(folder / file)
+            paths.write_bytes(folder / file, self.pictures[name])
         for old in (*folder.glob("worst_*.png"), *folder.glob("best_*.png")):
             if old.name not in wanted:
                 old.unlink()

@@ -2,13 +2,12 @@
 
 import functools
 import math
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg import metrics
+from jaxseg import metrics, paths
 from jaxseg.evaluate.evaluator import Gallery, interleave, merge_galleries
 from jaxseg.predict import above
 from jaxseg.typing import Instances, UserError
@@ -32,7 +31,7 @@ def evaluate_instances(
     classes: Sequence[str],
     min_score: float,
     progress: Callable[[int, str], None] | None = None,
-    overlay_folder: str | pathlib.Path | None = None,
+    overlay_folder: str | paths.Path | None = None,
     overlay_count: int = 4,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Returns (one row a case and class, see `metrics.instance_rows`; figures of all cases together).
@@ -55,7 +54,7 @@ def evaluate_instances(
     found = score_instances(cases, classes=classes, min_score=min_score, progress=progress, overlay_count=count)
     rows, gallery, figures = merge_instances([found])
     if overlay_folder is not None:
-        gallery.write(pathlib.Path(overlay_folder))
+        gallery.write(paths.path(overlay_folder))
     return rows, figures
 
 

@@ -1,6 +1,5 @@
 """Checkpoints through Orbax: WORKDIR/checkpoints/<step>/{state,metadata}; async; the latest and the best are kept."""
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxseg import paths
 from jaxseg.train import parallel
 from jaxseg.train.state import State
 from jaxseg.transfer.stored import check_intact
@@ -29,9 +29,9 @@ class Restored(NamedTuple):
 class Checkpoints:
     """Thin wrapper of Orbax' manager; a class because it owns a background writer that must be closed."""
 
-    def __init__(self, workdir: str | pathlib.Path):
+    def __init__(self, workdir: str | paths.Path):
         policies = ocp.checkpoint_managers
-        self.folder = pathlib.Path(workdir).absolute() / FOLDER
+        self.folder = paths.absolute(workdir) / FOLDER
         best = policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(1), best]),
@@ -135,7 +135,7 @@ def _shapes(tree) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _compare(stored: dict, wanted: dict, folder: pathlib.Path) -> None:
+def _compare(stored: dict, wanted: dict, folder: paths.Path) -> None:
     def parameters(shapes):
         return {name: shape for name, shape in shapes.items() if "params" in name.split("/")[0]}
 

@@ -11,10 +11,10 @@ import time
 
 import clinic
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from jaxseg.train import processes
+from jaxseg.transfer import stored
 from jaxseg.typing import UserError
 
 SECONDS = 280  # for one command on a busy machine
@@ -59,7 +59,7 @@ def steps(workdir):
 
 def parameters(workdir):
     folder = workdir / "checkpoints" / str(steps(workdir)[-1]) / "state"
-    return ocp.StandardCheckpointer().restore(folder.absolute())["params"]
+    return stored.read_tree(folder)["params"]
 
 
 def test_two_killed_then_one_then_two_is_one_uninterrupted(tmp_path):

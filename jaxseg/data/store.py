@@ -363,7 +363,7 @@ def _write_array(path: paths.Path, array: np.ndarray, *, channels: bool) -> None
         "codecs": codecs,
     }
     spec = {"driver": "zarr3", "kvstore": paths.kvstore(path), "metadata": metadata}
-    tensorstore.open(spec, create=True).result().write(array).result()
+    tensorstore.open(spec, create=True, delete_existing=True).result().write(array).result()
 
 
 @functools.cache

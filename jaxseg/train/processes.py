@@ -3,6 +3,7 @@
 Every function here is called by all processes in the same order.
 """
 
+import atexit
 import functools
 import os
 import pickle
@@ -206,6 +207,7 @@ def _leave_last_words(hint: str) -> None:
     global _hint
     _hint = hint
     command = ["/bin/sh", "-c", _LAST_WORDS, "sh", hint]
+    atexit.register(_withdraw_last_words)  # an ordinary end, also with an error that has been told
     _witness.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
 
 

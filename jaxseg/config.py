@@ -112,7 +112,16 @@ def base_config() -> ConfigDict:
             "overlays": 6,  # how many of the worst and of the best cases
         }
     )
-    config.parallel = ConfigDict({"kind": "pmap", "spatial": 1})
+    config.parallel = ConfigDict(
+        {
+            "kind": "pmap",  # or mesh
+            "spatial": 1,  # devices that share one volume along its first axis (mesh only)
+            "coordinator": optional(str),  # address:port of process 0; unset: what TPU pod slice, SLURM or MPI says
+            "processes": optional(int),  # how many there are; 1: alone, whatever the environment says
+            "process": optional(int),  # the number of this one, from 0
+            "heartbeat_seconds": 100,  # without a sign of life for so long a process is lost, and the others end
+        }
+    )
     config.plan = ConfigDict({"planner": "plain"})  # --mode plan: plain, resenc_m, resenc_l or resenc_xl
     config.tune = ConfigDict(
         {
@@ -262,6 +271,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
         yield f"parallel.kind must be 'pmap' or 'mesh', got {config.parallel.kind!r}."
     if config.parallel.spatial > 1 and config.parallel.kind != "mesh":
         yield "parallel.spatial > 1 needs parallel.kind='mesh'."
+    yield from _process_problems(config.parallel)
     yield from _pattern_problems(config)
     yield from _instance_problems(config, ndim)
     if config.init.path is None and (config.init.source is not None or config.init.skip):
@@ -270,6 +280,21 @@ def _problems(config: ConfigDict) -> Iterator[str]:
         if config.init[field] not in known:
             yield f"init.{field} must be {' or '.join(known)}, got {config.init[field]!r}."
     yield from _tune_problems(config)
+
+
+def _process_problems(parallel: ConfigDict) -> Iterator[str]:
+    given = {name: parallel[name] for name in ("coordinator", "processes", "process")}
+    missing = [f"parallel.{name}" for name, value in given.items() if value is None]
+    if parallel.coordinator is not None and missing:
+        yield f"parallel.coordinator needs {' and '.join(missing)} beside it."
+    if parallel.coordinator is None and (parallel.processes or 1) > 1:
+        yield "parallel.processes > 1 needs parallel.coordinator, the address:port of process 0; or leave both unset."
+    if parallel.coordinator is not None and not re.fullmatch(r"\S+:\d+", parallel.coordinator):
+        yield f"parallel.coordinator must be address:port, such as 10.0.0.1:8476, got {parallel.coordinator!r}."
+    if parallel.processes is not None and not 0 <= (parallel.process or 0) < parallel.processes:
+        yield f"parallel.process must be 0 to {parallel.processes - 1}, got {parallel.process}."
+    if parallel.heartbeat_seconds < 10:
+        yield f"parallel.heartbeat_seconds must be at least 10, got {parallel.heartbeat_seconds}."
 
 
 def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:

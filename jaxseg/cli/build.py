@@ -1,7 +1,6 @@
 """From a config to the parts of an experiment: data set, prepared cases, task, optimiser, loader."""
 
 import functools
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import losses, models, tasks, transfer
+from jaxseg import losses, models, paths, tasks, transfer
 from jaxseg.cli import instances
 from jaxseg.data import augment, datasets, loader, preprocess, splits, store
 from jaxseg.train import optim, parallel
@@ -65,9 +64,9 @@ def dataset(config: ConfigDict, **other: Any) -> DataSet:
     return datasets.load(config.data.name, root=config.data.root, **options)
 
 
-def store_folder(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
+def store_folder(config: ConfigDict, workdir: paths.Path) -> paths.Path:
     """Where the prepared cases lie."""
-    return pathlib.Path(config.data.store) if config.data.store else workdir / "prepared"
+    return paths.path(config.data.store) if config.data.store else workdir / "prepared"
 
 
 def normalization(config: ConfigDict, channels: Sequence[str]) -> tuple[str, ...]:

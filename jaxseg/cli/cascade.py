@@ -6,15 +6,15 @@ the average of all folds.
 
 import hashlib
 import json
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxseg import paths
 from jaxseg.cli import build, inference, workdir
 from jaxseg.data import store
-from jaxseg.train import logging
+from jaxseg.train import logging, processes
 from jaxseg.typing import UserError
 
 FOLDER = ".previous"  # in the prepared data; one folder an earlier run
@@ -27,7 +27,7 @@ def check(config: ConfigDict, known: build.Facts) -> None:
 
 
 def ensure(
-    config: ConfigDict, folder: pathlib.Path, known: build.Facts, cases: Sequence[store.StoredCase]
+    config: ConfigDict, folder: paths.Path, known: build.Facts, cases: Sequence[store.StoredCase]
 ) -> tuple[store.StoredCase, ...]:
     """Returns the prepared cases with their class maps, after predicting those that are missing or out of date.
 
@@ -55,12 +55,17 @@ def ensure(
         digest = _digest(case, unseen[case.name])
         if store.previous_digest(case, target) != digest:
             waiting[case.name] = digest
+    if waiting and processes.several():
+        raise UserError(
+            f"{len(waiting)} class maps of data.previous = {config.data.previous} are missing; run --mode prepare with "
+            "this config on one host first."
+        )
     if waiting:
         _predict(config, target, [case for case in cases if case.name in waiting], unseen, waiting)
     return store.add_previous(cases, target)
 
 
-def of_cases(trained: inference.Trained, folder: pathlib.Path) -> dict[str, Callable[..., np.ndarray]]:
+def of_cases(trained: inference.Trained, folder: paths.Path) -> dict[str, Callable[..., np.ndarray]]:
     """Returns, for each held-out case, what gives the class map of the fold that had not seen it."""
     config, known = trained.config, trained.known
     if not config.data.previous:
@@ -73,9 +78,9 @@ def of_cases(trained: inference.Trained, folder: pathlib.Path) -> dict[str, Call
     return {case.name: stored(case) for case in cases if case.name in trained.held_out}
 
 
-def _held_out(config: ConfigDict, known: build.Facts) -> dict[str, pathlib.Path]:
+def _held_out(config: ConfigDict, known: build.Facts) -> dict[str, paths.Path]:
     """Returns the fold's workdir for each case that it held out."""
-    earlier = pathlib.Path(config.data.previous)
+    earlier = paths.path(config.data.previous)
     stored = workdir.stored_config(earlier)
     if stored.data.fold != "all" or stored.task != "semantic":
         raise UserError(
@@ -96,22 +101,22 @@ def _held_out(config: ConfigDict, known: build.Facts) -> dict[str, pathlib.Path]
     return found
 
 
-def _target(config: ConfigDict, folder: pathlib.Path) -> pathlib.Path:
-    name = hashlib.sha256(str(pathlib.Path(config.data.previous).resolve()).encode()).hexdigest()[:16]
+def _target(config: ConfigDict, folder: paths.Path) -> paths.Path:
+    name = hashlib.sha256(str(paths.absolute(config.data.previous)).encode()).hexdigest()[:16]
     return build.store_folder(config, folder) / FOLDER / name
 
 
-def _digest(case: store.StoredCase, fold: pathlib.Path) -> str:
+def _digest(case: store.StoredCase, fold: paths.Path) -> str:
     """Names all that a class map depends on: the stored case, and the network."""
     step = inference.picked(fold, workdir.stored_config(fold))
-    return hashlib.sha256(json.dumps([store.case_digest(case), str(fold.resolve()), step]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([store.case_digest(case), str(paths.absolute(fold)), step]).encode()).hexdigest()
 
 
 def _predict(
     config: ConfigDict,
-    target: pathlib.Path,
+    target: paths.Path,
     cases: Sequence[store.StoredCase],
-    unseen: Mapping[str, pathlib.Path],
+    unseen: Mapping[str, paths.Path],
     digests: Mapping[str, str],
 ) -> None:
     """Predicts fold after fold, and writes each class map on the grid of its stored case."""

@@ -5,13 +5,13 @@ cross-validation, among single runs and averages of two; then the post-processin
 """
 
 import itertools
-import pathlib
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxseg import paths
 from jaxseg import predict as prediction
 from jaxseg.cli import build, cascade, folds, inference, workdir
 from jaxseg.data import fingerprint
@@ -24,8 +24,8 @@ Members = tuple[int, ...]  # places among the runs
 class _Run(NamedTuple):
     """A run of all folds: its folder, and for each fold the workdir and the cases that it held out."""
 
-    folder: pathlib.Path
-    folds: tuple[tuple[pathlib.Path, frozenset[str]], ...]
+    folder: paths.Path
+    folds: tuple[tuple[paths.Path, frozenset[str]], ...]
 
 
 def choose(arguments: workdir.Arguments) -> None:
@@ -36,7 +36,7 @@ def choose(arguments: workdir.Arguments) -> None:
     """
     if len(arguments.inputs) < 2:
         raise UserError("--mode choose needs at least two workdirs with data.fold=all: --input W1 --input W2.")
-    runs = [_run(pathlib.Path(folder)) for folder in arguments.inputs]
+    runs = [_run(paths.path(folder)) for folder in arguments.inputs]
     for run in runs[1:]:
         if [names for _, names in run.folds] != [names for _, names in runs[0].folds]:
             raise UserError(
@@ -61,7 +61,7 @@ def choose(arguments: workdir.Arguments) -> None:
     _tell(arguments, runs, known, measured)
 
 
-def _run(folder: pathlib.Path) -> _Run:
+def _run(folder: paths.Path) -> _Run:
     config = workdir.stored_config(folder)
     if config.data.fold != "all" or config.task != "semantic":
         raise UserError(f"{folder} should be a semantic run with data.fold=all, whose folds hold every case out once.")
@@ -122,4 +122,4 @@ def _tell(
             "dice": {names[members]: dict(zip(classes, values.tolist())) for members, values in means.items()},
             "command": shlex.join(command),
         }
-        fingerprint.write_json(pathlib.Path(arguments.output), content)
+        fingerprint.write_json(paths.path(arguments.output), content)

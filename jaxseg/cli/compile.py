@@ -1,7 +1,6 @@
 """--mode compile: what a config's train and predict steps need on machines that need not be here."""
 
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
+from jaxseg import paths
 from jaxseg import plan as plans
 from jaxseg.cli import build, workdir
 from jaxseg.data import augment, fingerprint, store
@@ -83,7 +83,7 @@ def _measured(run) -> dict[str, Any]:
         return {"exhausted": (lines or [str(error)])[0][:300]}
 
 
-def _patch(config: ConfigDict, folder: pathlib.Path) -> tuple[int, ...]:
+def _patch(config: ConfigDict, folder: paths.Path) -> tuple[int, ...]:
     """The patch of the config; where it is open, that of the prepared data."""
     wanted = tuple(config.data.patch_size)
     if all(wanted):
@@ -93,7 +93,7 @@ def _patch(config: ConfigDict, folder: pathlib.Path) -> tuple[int, ...]:
     return tuple(workdir.record(folder)["patch_size"])
 
 
-def _batch(config: ConfigDict, known: build.Facts, folder: pathlib.Path) -> dict[str, jax.ShapeDtypeStruct]:
+def _batch(config: ConfigDict, known: build.Facts, folder: paths.Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a batch as the loader gives it."""
     if config.task == "instance":  # padded to what the data hold
         target = build.store_folder(config, folder)

@@ -1,18 +1,17 @@
 """--mode evaluate and report: held-out cases, or any labelled folder, on the grid of the user's own files."""
 
 import functools
-import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxseg import evaluate as evaluation
-from jaxseg import metrics, predict
+from jaxseg import metrics, paths, predict
 from jaxseg.cli import build, cascade, inference, instances, workdir
 from jaxseg.data import datasets, fingerprint, orientation
 from jaxseg.data.datasets import inputs, instance_masks, layouts
-from jaxseg.train import logging
+from jaxseg.train import logging, processes
 from jaxseg.typing import Case, Sample, UserError
 
 TRIALS = "postprocess.json"  # chain -> Dice of each class, for every case
@@ -20,6 +19,8 @@ TRIALS = "postprocess.json"  # chain -> Dice of each class, for every case
 
 def evaluate(arguments: workdir.Arguments, *, trials: bool = False) -> None:
     """Scores every case, writes tables, overlays and the report, and says where they lie.
+
+    Of several processes each scores some of the cases, every case by one of them, and the first writes.
 
     Args:
       arguments: the command line.
@@ -32,30 +33,42 @@ def evaluate(arguments: workdir.Arguments, *, trials: bool = False) -> None:
     cases, load = _cases(arguments, trained)
     options = trained.config.evaluate
     known = trained.known
-    folder = pathlib.Path(arguments.output) if arguments.output else arguments.workdir / evaluation.files.FOLDER
+    folder = paths.path(arguments.output) if arguments.output else arguments.workdir / evaluation.files.FOLDER
     if trained.find is not None:
         _evaluate_instances(arguments, trained, cases, load, folder)
         return
     names = _region_names(known, background=options.background)
     score = functools.partial(metrics.case_rows, tolerance_mm=options.tolerance_mm, skip_surface=not options.surfaces)
-    measured: dict[str, predict.choice.Measured] = {}
+    own = processes.mine(cases)
     before = {} if arguments.inputs else cascade.of_cases(trained, arguments.workdir)
-    results = _results(cases, load, trained, before, keep_probabilities=options.curves)
-    with logging.progress(len(cases), label="evaluate") as show:
-        rows = evaluation.evaluate_cases(
-            _try(results, measured, num_classes=len(known.classes)) if trials else results,
-            classes=known.classes,
-            score=score,
-            regions=names,
-            areas=options.curves,
-            progress=lambda done, name: show(done, case=name),
-            overlay_folder=folder / evaluation.files.OVERLAYS,
-            overlay_count=options.overlays,
-        )
+    results = _results(own, load, trained, before, keep_probabilities=options.curves)
+
+    def work() -> tuple[evaluation.Scored, dict[str, predict.choice.Measured]]:
+        measured: dict[str, predict.choice.Measured] = {}
+        with logging.progress(len(own), label="evaluate") as show:
+            scored = evaluation.score_cases(
+                _try(results, measured, num_classes=len(known.classes)) if trials else results,
+                classes=known.classes,
+                score=score,
+                regions=names,
+                areas=options.curves,
+                progress=lambda done, name: show(done, case=name),
+                overlay_count=options.overlays,
+            )
+        return scored, measured
+
+    parts = processes.together(work)
+    if not processes.is_first():
+        return
+    scored = evaluation.merge([found for found, _ in parts])
+    rows = scored.rows()
     summary = metrics.aggregate(rows)
+    scored.gallery.write(folder / evaluation.files.OVERLAYS)
     evaluation.files.write_results(folder, rows, summary)
     if trials:
-        fingerprint.write_json(folder / TRIALS, measured)
+        fingerprint.write_json(
+            folder / TRIALS, {name: each for _, measured in parts for name, each in measured.items()}
+        )
     print(evaluation.files.summary_table(summary))
     tell(arguments, folder)
 
@@ -67,10 +80,10 @@ def _try(results: Iterator[evaluation.CaseResult], measured: dict, *, num_classe
         yield case
 
 
-def _evaluate_instances(arguments, trained: inference.Trained, cases, load, folder: pathlib.Path) -> None:
+def _evaluate_instances(arguments, trained: inference.Trained, cases, load, folder: paths.Path) -> None:
     assert trained.find is not None
     config = trained.config
-    with logging.progress(len(cases), label="evaluate") as show:
+    with logging.progress(len(processes.mine(cases)), label="evaluate") as show:
         summary = instances.evaluate(
             cases,
             load,
@@ -88,8 +101,10 @@ def _evaluate_instances(arguments, trained: inference.Trained, cases, load, fold
     tell(arguments, folder)
 
 
-def tell(arguments: workdir.Arguments, folder: pathlib.Path) -> None:
+def tell(arguments: workdir.Arguments, folder: paths.Path) -> None:
     """Says where scores and overlays lie, and writes the run's report if that is where a report looks for them."""
+    if not processes.is_first():
+        return
     print(f"scores    {folder / evaluation.files.CASES}\noverlays  {folder / evaluation.files.OVERLAYS}")
     if folder.parent == arguments.workdir:
         report(arguments)
@@ -141,8 +156,8 @@ def _folder_cases(images: str, labels: str, trained: inference.Trained) -> tuple
 def _folder_objects(images: str, labels: str, trained: inference.Trained) -> tuple[list[Case], Callable]:
     """A COCO file of the images in a folder, or a folder of label images, whose values number the objects."""
     names, channels = instances.classes(trained.config, trained.known.classes), trained.known.channels
-    if pathlib.Path(labels).suffix == ".json":
-        place = str(pathlib.Path(labels).absolute())
+    if paths.path(labels).suffix == ".json":
+        place = str(paths.path(labels).absolute())
         dataset = datasets.load("coco", root=images, images="", labels=place, classes=names, channels=channels)
         return list(dataset.cases), dataset.load
     if len(names) > 2:
@@ -166,7 +181,12 @@ def _pairs(images: str, labels: str, channels: int) -> list[Case]:
 
 
 def _results(
-    cases: list[Case], load: Callable, trained: inference.Trained, before: dict[str, Any], *, keep_probabilities: bool
+    cases: Sequence[Case],
+    load: Callable,
+    trained: inference.Trained,
+    before: dict[str, Any],
+    *,
+    keep_probabilities: bool,
 ) -> Iterator[evaluation.CaseResult]:
     """Predicts one case when it is asked for the next; `before` gives the previous stage's class maps of cases."""
     for case in cases:

@@ -3,21 +3,20 @@
 import functools
 import json
 import math
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import evaluate as evaluation
-from jaxseg import metrics
+from jaxseg import metrics, paths
 from jaxseg import predict as prediction
 from jaxseg.cli import build, inference, prepare, together, workdir
 from jaxseg.cli import evaluate as one_evaluation
 from jaxseg.cli import train as one_training
 from jaxseg.evaluate.evaluator import Gallery, file_stem
 from jaxseg.evaluate.report import mean_scores, ranking_metric
-from jaxseg.train import checkpoint
+from jaxseg.train import checkpoint, processes
 from jaxseg.typing import UserError
 
 
@@ -30,7 +29,7 @@ def run(arguments: workdir.Arguments) -> None:
 def train(arguments: workdir.Arguments) -> bool:
     """Trains fold after fold on data that are prepared once, and returns whether all are finished."""
     config, folder = arguments.config, arguments.workdir
-    workdir.begin(folder, config)
+    processes.first(lambda: workdir.begin(folder, config))
     _, prepared = prepare.ensure(config, folder)
     if config.train.together:
         outcome = together.train(each(arguments), prepared=prepared)
@@ -59,26 +58,34 @@ def evaluate(arguments: workdir.Arguments) -> None:
 
 def _evaluate(arguments: workdir.Arguments, *, again: bool) -> None:
     """Scores the folds, those with scores of the same settings only if `again`, and writes what they give together."""
-    config, folder = arguments.config, arguments.workdir
-    rows: list[evaluation.files.Row] = []
-    gallery = Gallery(config.evaluate.overlays)
-    known = build.stored_facts(workdir.record(folder))
+    known = build.stored_facts(workdir.record(arguments.workdir))
+    config = arguments.config
     trials = config.predict.postprocess in ("", "auto") and config.task == "semantic" and not known.regions
-    measured: list[prediction.choice.Measured] = []
     for own in each(arguments):
-        place = own.workdir / evaluation.files.FOLDER
         options = {name: json.loads(own.config[name].to_json()) for name in ("predict", "evaluate")}
         settings = {"trials": trials, "step": _latest(own), **options}
         if again or workdir.record(own.workdir).get("evaluated") != settings:
             one_evaluation.evaluate(own, trials=trials)
             workdir.update_record(own.workdir, evaluated=settings)
+    if processes.is_first():
+        _write(arguments, known, trials=trials)
+
+
+def _write(arguments: workdir.Arguments, known: build.Facts, *, trials: bool) -> None:
+    """Reads the scores of all folds and writes what they give together."""
+    config, folder = arguments.config, arguments.workdir
+    rows: list[evaluation.files.Row] = []
+    gallery = Gallery(config.evaluate.overlays)
+    measured: list[prediction.choice.Measured] = []
+    for own in each(arguments):
+        place = own.workdir / evaluation.files.FOLDER
         if trials:
             measured += json.loads((place / one_evaluation.TRIALS).read_text()).values()
         found = evaluation.files.read_cases(place / evaluation.files.CASES)
         rows += found
         _collect(gallery, found, place / evaluation.files.OVERLAYS)
     summary = metrics.aggregate(rows)
-    place = pathlib.Path(arguments.output) if arguments.output else folder / evaluation.files.FOLDER
+    place = paths.path(arguments.output) if arguments.output else folder / evaluation.files.FOLDER
     evaluation.files.write_results(place, rows, summary)
     gallery.write(place / evaluation.files.OVERLAYS)
     print(f"\nall {config.data.folds} folds, each case by the networks that had not seen it")
@@ -88,7 +95,7 @@ def _evaluate(arguments: workdir.Arguments, *, again: bool) -> None:
     one_evaluation.tell(arguments, place)
 
 
-def _choose(folder: pathlib.Path, measured: list[prediction.choice.Measured], classes: Sequence[str]) -> None:
+def _choose(folder: paths.Path, measured: list[prediction.choice.Measured], classes: Sequence[str]) -> None:
     """Chooses the post-processing on all cases, says why, and keeps it for predict.postprocess=auto."""
     chain, trials = prediction.choice.choose(measured, num_classes=len(classes))
     print(describe(trials, classes[1:]))
@@ -137,7 +144,7 @@ def _latest(own: workdir.Arguments) -> int:
     return max(steps)
 
 
-def _collect(gallery: Gallery, rows: list[evaluation.files.Row], pictures: pathlib.Path) -> None:
+def _collect(gallery: Gallery, rows: list[evaluation.files.Row], pictures: paths.Path) -> None:
     """Ranks the pictures of a fold among those of all: the worst of all are among the worst of their folds."""
     for case, score in mean_scores(rows, ranking_metric(rows)).items():
         files = sorted(pictures.glob(f"*_[0-9][0-9]_{file_stem(case)}.png"))
@@ -145,7 +152,7 @@ def _collect(gallery: Gallery, rows: list[evaluation.files.Row], pictures: pathl
             gallery.rank(case, score, functools.partial(_picture, files[0]))
 
 
-def _picture(path: pathlib.Path) -> np.ndarray:
+def _picture(path: paths.Path) -> np.ndarray:
     from PIL import Image
 
     return np.asarray(Image.open(path))

@@ -1,7 +1,6 @@
 """A trained workdir as a function: volume in, prediction on the volume's own grid out."""
 
 import functools
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import predict
+from jaxseg import paths, predict
 from jaxseg.cli import build, cache, instances, workdir
 from jaxseg.data import preprocess
 from jaxseg.train import checkpoint
@@ -31,7 +30,7 @@ class Trained(NamedTuple):
     find: Callable[[Volume], Instances] | None = None  # volume -> objects, where those are what the run is about
 
 
-def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()) -> Trained:
+def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) -> Trained:
     """Restores the checkpoint that `config.predict.checkpoint` names.
 
     Args:
@@ -52,10 +51,10 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
         if own.predict.postprocess == "auto":
             own.predict.postprocess = _chosen(folder)
         return load(first, own, others=[*map(str, rest), *others])
-    alike = [other for other in others if _alike(pathlib.Path(other), folder, config)]
+    alike = [other for other in others if _alike(paths.path(other), folder, config)]
     if len(alike) < len(others):
         base = load(folder, config, others=alike)
-        different = [pathlib.Path(other) for other in others if other not in alike]
+        different = [paths.path(other) for other in others if other not in alike]
         return _together(base, {other: load(other, workdir.stored_config(other)) for other in different})
     cache.enable()
     record = workdir.record(folder)
@@ -66,7 +65,7 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
     restored = _restore(folder, config, task, known)
     if config.task == "instance":
         return _detector(folder, config, record, known, restored, apply, others)
-    members = [restored, *(_restore(pathlib.Path(other), config, task, known) for other in others)]
+    members = [restored, *(_restore(paths.path(other), config, task, known) for other in others)]
     average = predict.average(
         [build.device_predict(apply, states.inference_variables(member.state)) for member in members]
     )
@@ -82,13 +81,13 @@ def load(folder: pathlib.Path, config: ConfigDict, *, others: Sequence[str] = ()
     )
     held_out = tuple(restored.metadata.get("held_out", ()))
     if config.data.previous:
-        one = functools.partial(_after, one, pathlib.Path(config.data.previous), one.keywords["settings"])
+        one = functools.partial(_after, one, paths.path(config.data.previous), one.keywords["settings"])
     run = functools.partial(_run, one, known=known)
     find = instances.watershed(config, run) if config.predict.watershed else None
     return Trained(config, record, known, held_out, restored.step, run, find)
 
 
-def _chosen(folder: pathlib.Path) -> str:
+def _chosen(folder: paths.Path) -> str:
     """The post-processing that the evaluation of all folds has chosen."""
     record = workdir.record(folder)
     if "postprocess" not in record:
@@ -96,7 +95,7 @@ def _chosen(folder: pathlib.Path) -> str:
     return record["postprocess"]
 
 
-def _folds(folder: pathlib.Path) -> list[pathlib.Path]:
+def _folds(folder: paths.Path) -> list[paths.Path]:
     """The trained folds of a run with data.fold=all."""
     found = sorted(path.parent for path in folder.glob(f"{FOLD.format('*')}/{checkpoint.FOLDER}"))
     if not found:
@@ -126,13 +125,13 @@ def _detector(folder, config, record, known, restored, apply, others) -> Trained
     )
 
 
-def _known(folder: pathlib.Path, record: dict[str, Any]) -> build.Facts:
+def _known(folder: paths.Path, record: dict[str, Any]) -> build.Facts:
     if "dataset" not in record or not (folder / checkpoint.FOLDER).exists():
         raise UserError(f"{folder} holds no trained model; run --mode train with this --workdir first.")
     return build.stored_facts(record)
 
 
-def _alike(other: pathlib.Path, folder: pathlib.Path, config: ConfigDict) -> bool:
+def _alike(other: paths.Path, folder: paths.Path, config: ConfigDict) -> bool:
     """Whether another workdir's network can take the same windows of the same preprocessed image."""
     theirs = workdir.stored_config(other)
     if theirs.data.fold == "all" or config.task == "instance":
@@ -142,7 +141,7 @@ def _alike(other: pathlib.Path, folder: pathlib.Path, config: ConfigDict) -> boo
     return same and (theirs.model, theirs.data.previous) == (config.model, config.data.previous)
 
 
-def _together(first: Trained, others: Mapping[pathlib.Path, Trained]) -> Trained:
+def _together(first: Trained, others: Mapping[paths.Path, Trained]) -> Trained:
     """Averages networks of different kinds on the grid of the file; post-processing is the first one's."""
     for folder, other in others.items():
         check_data(folder, other.known, first.known)
@@ -164,7 +163,7 @@ def _together(first: Trained, others: Mapping[pathlib.Path, Trained]) -> Trained
     return first._replace(predict=run)
 
 
-def check_data(folder: pathlib.Path, found: build.Facts, known: build.Facts) -> None:
+def check_data(folder: paths.Path, found: build.Facts, known: build.Facts) -> None:
     """Raises a UserError where the networks of two workdirs do not speak of the same channels and classes."""
     if (found.channels, found.classes, found.regions) != (known.channels, known.classes, known.regions):
         raise UserError(
@@ -172,7 +171,7 @@ def check_data(folder: pathlib.Path, found: build.Facts, known: build.Facts) -> 
         )
 
 
-def _restore(folder: pathlib.Path, config: ConfigDict, task: Task, known: build.Facts) -> checkpoint.Restored:
+def _restore(folder: paths.Path, config: ConfigDict, task: Task, known: build.Facts) -> checkpoint.Restored:
     """Reads the parameters of a workdir whose data must be like that of the first."""
     found = _known(folder, workdir.record(folder))
     check_data(folder, found, known)
@@ -185,7 +184,7 @@ def _restore(folder: pathlib.Path, config: ConfigDict, task: Task, known: build.
         checkpoints.close()
 
 
-def picked(folder: pathlib.Path, config: ConfigDict) -> int:
+def picked(folder: paths.Path, config: ConfigDict) -> int:
     """Returns the step of the checkpoint that `config.predict.checkpoint` names.
 
     Raises:
@@ -201,7 +200,7 @@ def picked(folder: pathlib.Path, config: ConfigDict) -> int:
     return step
 
 
-def _after(one: Callable, earlier: pathlib.Path, settings: preprocess.Settings, volume: Volume, **options) -> Any:
+def _after(one: Callable, earlier: paths.Path, settings: preprocess.Settings, volume: Volume, **options) -> Any:
     """Predicts after the earlier run that the network was trained to follow; `previous` may be given instead."""
     if "previous" not in options:
         trained = _loaded(earlier)
@@ -210,7 +209,7 @@ def _after(one: Callable, earlier: pathlib.Path, settings: preprocess.Settings, 
 
 
 @functools.cache
-def _loaded(folder: pathlib.Path) -> "Trained":
+def _loaded(folder: paths.Path) -> "Trained":
     return load(folder, workdir.stored_config(folder))
 
 

@@ -1,13 +1,12 @@
 """Weights to start a training from: another run's, a converted folder's, or a file's."""
 
-import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import transfer
+from jaxseg import paths, transfer
 from jaxseg.cli import workdir
 from jaxseg.train import checkpoint
 from jaxseg.train import state as states
@@ -25,7 +24,7 @@ def read(config: ConfigDict) -> dict[str, Any] | None:
     """
     if config.init.path is None:
         return None
-    path, source = pathlib.Path(config.init.path), config.init.source
+    path, source = paths.path(config.init.path), config.init.source
     if not path.exists():
         raise UserError(f"init.path {path} is not there; name a workdir, a converted folder or a file of weights.")
     if path.is_file():
@@ -56,7 +55,7 @@ def fill(config: ConfigDict, state: states.State, variables: dict[str, Any]) -> 
     return filled, merged
 
 
-def _of_run(folder: pathlib.Path) -> dict[str, Any]:
+def _of_run(folder: paths.Path) -> dict[str, Any]:
     """The weights that prediction would take: the best checkpoint's, averaged ones where training kept them."""
     workdir.record(folder)
     checkpoints = checkpoint.Checkpoints(folder)

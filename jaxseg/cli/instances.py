@@ -10,10 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import evaluate as evaluation
-from jaxseg import metrics, registry, tasks, viz
+from jaxseg import metrics, paths, registry, tasks, viz
 from jaxseg import predict as prediction
 from jaxseg.data import instances, preprocess, store
-from jaxseg.train import parallel
+from jaxseg.train import parallel, processes
 from jaxseg.train import state as states
 from jaxseg.typing import Case, Instances, Task, UserError, Volume
 
@@ -73,14 +73,16 @@ def evaluator(
 
     def evaluate(state: states.State) -> dict[str, float]:
         variables = parallel.local(states.inference_variables(state))
-        pred, true, scores = [], [], []
-        for case in chosen:
+
+        def score(case: store.StoredCase) -> tuple[Instances, Instances, float]:
             image, values = store.read_patch(case, (0,) * len(case.shape), case.shape)
             assert case.objects is not None  # check_cases
-            pred.append(prediction.predict_instances(functools.partial(apply, variables), image, **options))
-            true.append(instances.to_instances(values, case.objects, num_classes=num_classes))
-            kept = prediction.above(pred[-1], config.predict.min_score)
-            scores.append(metrics.dsb_score(metrics.instance_counts(kept, true[-1])))
+            pred = prediction.predict_instances(functools.partial(apply, variables), image, **options)
+            true = instances.to_instances(values, case.objects, num_classes=num_classes)
+            kept = prediction.above(pred, config.predict.min_score)
+            return pred, true, metrics.dsb_score(metrics.instance_counts(kept, true))
+
+        pred, true, scores = zip(*processes.share(score, chosen))
         precision = metrics.average_precision_at(pred, true, threshold=0.5, most=None)
         finite = [score for score in scores if np.isfinite(score)]
         return {"score": precision, "AP50": precision, "dsb_score": float(np.mean(finite)) if finite else float("nan")}
@@ -128,29 +130,36 @@ def evaluate(
     classes: Sequence[str],
     options: ConfigDict,
     min_score: float,
-    folder: pathlib.Path,
+    folder: paths.Path,
     show: Callable[..., None],
 ) -> dict[str, Any]:
-    """Scores the cases, writes tables and overlays into `folder`, and returns the summary."""
+    """Scores the cases, writes tables and overlays into `folder`, and returns the summary.
+
+    Of several processes each scores some of the cases, and the first writes.
+    """
 
     def results():
-        for case in cases:
+        for case in processes.mine(cases):
             sample = load(case)
             if sample.objects is None:
                 raise UserError(f"Case {case.name} has classes, not objects; instances cannot be scored on it.")
             true = instances.to_instances(sample.label.data, sample.objects, num_classes=len(classes))
             yield evaluation.InstanceResult(case.name, sample.image.data, find(sample.image), true)
 
-    rows, together = evaluation.evaluate_instances(
-        results(),
-        classes=classes,
-        min_score=min_score,
-        progress=lambda done, name: show(done, case=name),
-        overlay_folder=folder / evaluation.files.OVERLAYS,
-        overlay_count=options.overlays,
+    parts = processes.together(
+        lambda: evaluation.score_instances(
+            results(),
+            classes=classes,
+            min_score=min_score,
+            progress=lambda done, name: show(done, case=name),
+            overlay_count=options.overlays,
+        )
     )
+    rows, gallery, together = evaluation.merge_instances(parts)
     summary = {**metrics.aggregate(rows), "coco": together}
-    evaluation.files.write_results(folder, rows, summary)
+    if processes.is_first():
+        gallery.write(folder / evaluation.files.OVERLAYS)
+        evaluation.files.write_results(folder, rows, summary)
     return summary
 
 

@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jaxseg import config as configs
+from jaxseg import paths
 from jaxseg.cli import workdir
 from jaxseg.typing import UserError
 
@@ -30,6 +31,10 @@ MODES = {
 # With data.fold=all
 OF_FOLDS = {mode: f"jaxseg.cli.folds:{mode}" for mode in ("run", "train", "evaluate")}
 NEEDS_CONFIG = ("run", "prepare", "train", "plan", "compile", "tune")
+SHARED = ("run", "prepare", "train", "evaluate")  # what several processes do together
+RESUME = (
+    "a process of this run was lost; the same command, on any number of hosts, resumes from the last checkpoint in {}"
+)
 NEEDS_NO_WORKDIR = ("compare", "choose", "convert")
 
 FLAGS = flags.FLAGS
@@ -106,18 +111,44 @@ def _fail(sentence: str) -> NoReturn:
 def _main(argv: list[str]) -> None:
     if not FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # Orbax tells every step of a save at INFO
+    joined = False
     try:
         if len(argv) > 1:
             raise UserError(f"{argv[1]!r} is not a flag; every option starts with --, such as --config configs/X.py.")
         arguments = _arguments()
+        if joined := MODE.value in SHARED:
+            _join(arguments)
         folds = "data" in arguments.config and arguments.config.data.fold == "all"
         module, _, function = (OF_FOLDS if folds else {}).get(MODE.value, MODES[MODE.value]).partition(":")
         getattr(importlib.import_module(module), function)(arguments)
+        if joined:
+            _processes().finish()
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         print("stopped; the same command goes on from what is finished", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not joined or not _processes().several():
+            raise
+        _processes().fail(error)
+
+
+def _processes():
+    """Loaded late: flags are checked before JAX is."""
+    return importlib.import_module("jaxseg.train.processes")
+
+
+def _join(arguments: workdir.Arguments) -> None:
+    """Makes this process one of the run's, where there are several."""
+    options = arguments.config.parallel
+    _processes().start(
+        coordinator=options.coordinator,
+        count=options.processes,
+        index=options.process,
+        heartbeat_seconds=options.heartbeat_seconds,
+        hint=RESUME.format(arguments.workdir / "checkpoints"),
+    )
 
 
 def _arguments() -> workdir.Arguments:
@@ -133,12 +164,12 @@ def _arguments() -> workdir.Arguments:
     if folder is None and MODE.value not in NEEDS_NO_WORKDIR:
         raise UserError(f"--mode {MODE.value} needs --workdir, the folder of a finished run.")
     if folder is not None and config is None:
-        config = workdir.stored_config(pathlib.Path(folder))
+        config = workdir.stored_config(paths.path(folder))
         for text in SET.value:
             _set(config, text)
     return workdir.Arguments(
         config=ConfigDict() if config is None else config,
-        workdir=pathlib.Path(folder or "."),
+        workdir=paths.path(folder or "."),
         inputs=tuple(INPUT.value),
         output=OUTPUT.value,
         labels=LABELS.value,

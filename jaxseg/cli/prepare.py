@@ -1,29 +1,38 @@
 """--mode prepare: check every case, then write what training reads."""
 
-import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxseg import config as configs
+from jaxseg import paths
 from jaxseg.cli import build, cascade, instances, workdir
 from jaxseg.data import fingerprint, preprocess, store
-from jaxseg.train import logging
+from jaxseg.train import logging, processes
 from jaxseg.typing import DataSet
 
 
 def prepare(arguments: workdir.Arguments) -> None:
     """Prepares all cases of the config's data set and says what was written."""
-    workdir.begin(arguments.workdir, arguments.config)
-    ensure(arguments.config, arguments.workdir)
+    processes.first(lambda: workdir.begin(arguments.workdir, arguments.config))
+    dataset, _ = ensure(arguments.config, arguments.workdir)
+    target = build.store_folder(arguments.config, arguments.workdir)
+    cascade.ensure(arguments.config, arguments.workdir, build.facts(dataset), store.open(target))
 
 
-def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str, Any]]:
+def ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, Any]]:
     """Returns the data set and the run's record, after preparing whatever is missing or out of date.
+
+    Of several processes the first prepares, then the others: on a folder that they share they find all done, and on
+    disks of their own each host prepares its own copy.
 
     Raises:
       UserError: bad files (all of them, by name), or settings that do not fit the data.
     """
+    return processes.in_turn(lambda: _ensure(config, folder))
+
+
+def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, Any]]:
     dataset = build.dataset(config)
     known = build.facts(dataset)
     cascade.check(config, known)
@@ -47,12 +56,12 @@ def ensure(config: ConfigDict, folder: pathlib.Path) -> tuple[DataSet, dict[str,
     return dataset, _save(config, folder, facts)
 
 
-def adopt(config: ConfigDict, folder: pathlib.Path, prepared: dict[str, Any]) -> dict[str, Any]:
+def adopt(config: ConfigDict, folder: paths.Path, prepared: dict[str, Any]) -> dict[str, Any]:
     """Returns the record of a run on data that another run, whose record this is, has just prepared and checked."""
     return _save(config, folder, {name: prepared[name] for name in ("patch_size", "dataset", "settings", "store")})
 
 
-def _save(config: ConfigDict, folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
+def _save(config: ConfigDict, folder: paths.Path, facts: dict[str, Any]) -> dict[str, Any]:
     previous = workdir.record(folder) if (folder / workdir.RECORD).exists() else {}
     own = ("created", "command", "split", "seconds", "init", "evaluated", "postprocess")
     record = workdir.save_record(folder, config, **facts, **{name: previous[name] for name in own if name in previous})
@@ -61,7 +70,7 @@ def _save(config: ConfigDict, folder: pathlib.Path, facts: dict[str, Any]) -> di
     return record
 
 
-def measure(config: ConfigDict, dataset: DataSet, target: pathlib.Path) -> dict[str, Any]:
+def measure(config: ConfigDict, dataset: DataSet, target: paths.Path) -> dict[str, Any]:
     """Returns the fingerprint of the data set, which is kept beside the prepared cases."""
     with logging.progress(len(dataset.cases), label="measure") as show:
         return fingerprint.load_or_collect(
@@ -74,7 +83,7 @@ def measure(config: ConfigDict, dataset: DataSet, target: pathlib.Path) -> dict[
         )
 
 
-def _settings(config: ConfigDict, dataset: DataSet, target: pathlib.Path) -> preprocess.Settings:
+def _settings(config: ConfigDict, dataset: DataSet, target: paths.Path) -> preprocess.Settings:
     """Fixes everything that preprocessing needs; reads the whole set once where a choice depends on what is in it."""
     spacing = configs.spacing_of(config)
     automatic = config.data.normalize == "auto"

@@ -12,7 +12,7 @@ import numpy as np
 from jaxseg.cli import build, cache, cascade, initial, prepare, workdir
 from jaxseg.cli import train as one_training
 from jaxseg.data import prefetch, store
-from jaxseg.train import checkpoint, logging, loop, parallel
+from jaxseg.train import checkpoint, logging, loop, parallel, processes
 from jaxseg.train import state as states
 from jaxseg.typing import Task, UserError
 
@@ -58,7 +58,7 @@ def train(each: Sequence[workdir.Arguments], *, prepared: dict[str, Any]) -> loo
       UserError: the folds have no stored step in common, or several hosts take part.
     """
     cache.enable()
-    if jax.process_count() > 1:
+    if processes.several():
         raise UserError("train.together is for one host; leave it out, and every fold uses all hosts.")
     config = each[0].config
     begun = [any((own.workdir / checkpoint.FOLDER).glob("[0-9]*")) for own in each]

@@ -1,5 +1,6 @@
 """--mode train, and the default that prepares, trains, evaluates and reports in one go."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from jaxseg.cli import evaluate as evaluation
 from jaxseg.data import prefetch, store
 from jaxseg.data.augment.previous import append
 from jaxseg.tasks.semantic import mean_dice
-from jaxseg.train import checkpoint, logging, loop, parallel
+from jaxseg.train import checkpoint, logging, loop, parallel, processes
 from jaxseg.train import state as states
 from jaxseg.typing import UserError
 
@@ -29,7 +30,8 @@ def prepare_train_evaluate(arguments: workdir.Arguments) -> None:
     if outcome.interrupted and "stopped by" in outcome.interrupted:
         return
     if arguments.config.data.fold == "none":
-        evaluation.report(arguments)  # nothing was held out that could be scored
+        if processes.is_first():
+            evaluation.report(arguments)  # nothing was held out that could be scored
     else:
         evaluation.evaluate(arguments)
 
@@ -46,8 +48,9 @@ def train(
     """
     config, folder = arguments.config, arguments.workdir
     cache.enable()
-    previous = workdir.begin(folder, config)
-    begun = any((folder / checkpoint.FOLDER).glob("[0-9]*"))
+    previous = processes.first(lambda: workdir.begin(folder, config))
+    begun = processes.first(lambda: any((folder / checkpoint.FOLDER).glob("[0-9]*")))
+    workdir.check_shared(folder, config)
     weights = None if begun else initial.read(config)  # before preparing, so that a wrong path is told at once
     record = prepare.adopt(config, folder, prepared) if prepared else prepare.ensure(config, folder)[1]
     known = build.stored_facts(record)
@@ -56,11 +59,16 @@ def train(
     if not training:
         raise UserError(f"No training case is left in fold {config.data.fold}; use fewer data.folds or more cases.")
     print(f"{len(training)} training cases, {len(held_out)} held out (fold {config.data.fold})")
+    if processes.several():
+        print(f"{jax.device_count()} devices of {jax.process_count()} processes")
     names = {"training": [case.name for case in training], "held out": [case.name for case in held_out]}
     workdir.update_record(folder, split=names)
     checkpoints, began = checkpoint.Checkpoints(folder), time.monotonic()
     try:
         outcome = _train(config, folder, known, training, held_out, checkpoints, previous, weights, watch)
+    except Exception as error:
+        processes.check_lost(error)
+        raise
     finally:
         checkpoints.close()
         workdir.update_record(folder, seconds=record.get("seconds", 0.0) + time.monotonic() - began)
@@ -77,6 +85,7 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
     )
     shape = (1, *config.data.patch_size, build.input_channels(config, known))
     state = states.create(key, task, np.zeros(shape, np.float32), optimizers, horizon=1, ema=config.optim.ema > 0)
+    state = parallel.whole(state)
     metadata: dict[str, Any] = {"batch_size": config.data.batch_size, "held_out": [case.name for case in held_out]}
     evaluate = evaluator(config, known, task, held_out) if held_out else None
     latest = checkpoints.pick("latest")
@@ -97,15 +106,16 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
             lambda: prefetch.prefetch(build.batches(config, training, start_step=0), size=2, transfer=put),
             evaluate,
         )
-        state = state._replace(horizon=jnp.int32(steps))
-    logging.truncate(folder / logging.METRICS, step=int(state.step))
+        state = state._replace(horizon=jnp.int32(processes.gather(steps)[0]))
+    if processes.is_first():
+        logging.truncate(folder / logging.METRICS, step=int(state.step))
     if latest is None:
         checkpoints.save(state, metadata)  # fixes the horizon before anything can be killed
     elif latest < int(state.horizon):
         print(f"resuming at step {latest} of {int(state.horizon)}")
     host = build.batches(config, training, start_step=int(state.step))
     with (
-        logging.writer(folder) as write,
+        logging.writer(folder) if processes.is_first() else contextlib.nullcontext(_write_nothing) as write,
         logging.progress(int(state.horizon), start=int(state.step)) as show,
         prefetch.prefetch(host, size=2, transfer=put) as batches,
     ):
@@ -123,6 +133,10 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
             show=show,
             watch=watch,
         )
+
+
+def _write_nothing(step: int, values: dict) -> None:
+    """What the processes write that are not the first."""
 
 
 def duration(train: Any) -> tuple:
@@ -191,15 +205,16 @@ def evaluator(
 
     def evaluate(state: states.State) -> dict[str, float]:
         variables = parallel.local(states.inference_variables(state))
-        rows = []
-        for case in chosen:
+
+        def score(case: store.StoredCase) -> list[float]:
             whole = (case, (0,) * len(case.shape), case.shape)
             image, label = store.read_patch(*whole)
             if case.previous is not None:
                 image = np.asarray(append(image, store.read_previous(*whole), num_classes=len(known.classes)))
             probabilities = predict.predict_array(build.device_predict(apply, variables), image, **options)
-            rows.append(_dice(probabilities, label, known))
-        table = np.array(rows)
+            return _dice(probabilities, label, known)
+
+        table = np.array(processes.share(score, chosen))
         counted = np.isfinite(table)
         means = np.where(counted, table, 0).sum(0) / np.maximum(counted.sum(0), 1)
         present = counted.any(0)

@@ -2,7 +2,7 @@
 
 import json
 import os
-import pathlib
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from jaxseg import paths
 from jaxseg.config import base_config, flat
 from jaxseg.typing import UserError
 
@@ -28,6 +29,7 @@ MAY_CHANGE = (
     "data.store",
     "init.path",
 )
+OF_PROCESS = ("marker", "parallel.process", "data.patch_size")
 FIXED = ("train.dtype", "train.sync_batch_norm")
 
 
@@ -35,7 +37,7 @@ class Arguments(NamedTuple):
     """The parsed command line; config and workdir are empty for the modes that need none (compare, convert)."""
 
     config: ConfigDict
-    workdir: pathlib.Path
+    workdir: paths.Path
     inputs: tuple[str, ...]
     output: str | None
     labels: str | None
@@ -46,12 +48,15 @@ class Arguments(NamedTuple):
     fields: tuple[str, ...] = ()
 
 
-def stored_config(workdir: pathlib.Path) -> ConfigDict:
+def stored_config(workdir: paths.Path) -> ConfigDict:
     """Returns the config that a workdir was made with; options that did not exist then have their defaults."""
-    return as_config(_completed(record(workdir)["config"]))
+    config = as_config(_completed(record(workdir)["config"]))
+    for name in ("coordinator", "processes", "process"):  # of the command that trained, not of this one
+        config.parallel[name] = None
+    return config
 
 
-def record(workdir: pathlib.Path) -> dict[str, Any]:
+def record(workdir: paths.Path) -> dict[str, Any]:
     """Returns the parsed config.json.
 
     Raises:
@@ -91,7 +96,7 @@ def _completed(tree: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def begin(workdir: pathlib.Path, config: ConfigDict, *, fixed: Sequence[str] = FIXED) -> dict[str, Any]:
+def begin(workdir: paths.Path, config: ConfigDict, *, fixed: Sequence[str] = FIXED) -> dict[str, Any]:
     """Makes the folder, refuses one of another experiment, and returns its record (empty when it is new).
 
     Fields whose names start as one of `fixed` may not change, even if MAY_CHANGE has them.
@@ -101,9 +106,9 @@ def begin(workdir: pathlib.Path, config: ConfigDict, *, fixed: Sequence[str] = F
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / f".writable-{os.getpid()}"
+        probe = workdir / f".writable-{socket.gethostname()}-{os.getpid()}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--workdir {workdir} cannot be written to ({error.strerror}); name another folder.") from error
     if not (workdir / RECORD).exists():
@@ -124,12 +129,43 @@ def begin(workdir: pathlib.Path, config: ConfigDict, *, fixed: Sequence[str] = F
     return stored
 
 
-def save_record(workdir: pathlib.Path, config: ConfigDict, **entries) -> dict[str, Any]:
-    """Writes config.json with the command, versions, device and what `entries` add; returns it."""
+def check_shared(workdir: paths.Path, config: ConfigDict) -> None:
+    """Checks that all processes see one workdir and were given one config.
+
+    Raises:
+      UserError: they do not.
+    """
+    from jaxseg.train import processes
+
+    if not processes.several():
+        return
+    marker = workdir / f".shared-{os.getpid()}"
+    own = {"marker": str(marker), **flat(json.loads(config.to_json()))}
+    if processes.is_first():
+        marker.touch()
+    theirs = processes.gather(own)[0]
+    differing = sorted(name for name in own if not name.startswith(OF_PROCESS) and own[name] != theirs.get(name))
+
+    def look() -> None:
+        if not paths.path(theirs["marker"]).exists():
+            raise UserError(f"--workdir {workdir} must be a folder that all hosts share, such as NFS or gs://.")
+        if differing:
+            raise UserError(f"The processes were started with different settings: {', '.join(differing)}.")
+
+    try:
+        processes.together(look)
+    finally:
+        if processes.is_first():
+            marker.unlink()
+
+
+def save_record(workdir: paths.Path, config: ConfigDict, **entries) -> dict[str, Any]:
+    """Writes config.json (on process 0) with the command, versions, device and what `entries` add; returns it."""
     import jax
 
     import jaxseg
     from jaxseg.data.fingerprint import write_json
+    from jaxseg.train import processes
 
     content = {
         "config": json.loads(config.to_json()),
@@ -137,14 +173,18 @@ def save_record(workdir: pathlib.Path, config: ConfigDict, **entries) -> dict[st
         "created": time.strftime("%Y-%m-%d %H:%M:%S"),
         "versions": {"jaxseg": jaxseg.__version__, "jax": jax.__version__, "python": sys.version.split()[0]},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "processes": jax.process_count(),
         **entries,
     }
-    write_json(workdir / RECORD, content)
+    if processes.is_first():
+        write_json(workdir / RECORD, content)
     return content
 
 
-def update_record(workdir: pathlib.Path, **entries) -> None:
-    """Adds entries to config.json or replaces them."""
+def update_record(workdir: paths.Path, **entries) -> None:
+    """Adds entries to config.json or replaces them, on process 0."""
     from jaxseg.data.fingerprint import write_json
+    from jaxseg.train import processes
 
-    write_json(workdir / RECORD, {**record(workdir), **entries})
+    if processes.is_first():
+        write_json(workdir / RECORD, {**record(workdir), **entries})

@@ -1,10 +1,11 @@
 """Chunked arrays on disk (TensorStore zarr3, blosc-zstd): a patch reads only the chunks that it touches."""
 
 import functools
-import pathlib
 
 import numpy as np
 import tensorstore
+
+from jaxseg import paths
 
 CHUNK = {2: (128, 128), 3: (32, 64, 64)}
 CACHE_BYTES = 10**9  # decoded chunks kept by this process: small data sets are decoded once
@@ -16,7 +17,7 @@ def _chunk_shape(shape: tuple[int, ...]) -> list[int]:
     return [-(-size // -(-size // chunk)) for size, chunk in zip(shape, wanted)]
 
 
-def write(path: pathlib.Path, array: np.ndarray, *, channels: bool) -> None:
+def write(path: paths.Path, array: np.ndarray, *, channels: bool) -> None:
     """Writes an array into a new folder; with `channels` the last axis is not cut into chunks."""
     spatial = array.shape[:-1] if channels else array.shape
     chunk = _chunk_shape(spatial) + ([array.shape[-1]] if channels else [])
@@ -31,8 +32,8 @@ def write(path: pathlib.Path, array: np.ndarray, *, channels: bool) -> None:
         "fill_value": 0,
         "codecs": codecs,
     }
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}, "metadata": metadata}
-    tensorstore.open(spec, create=True).result().write(array).result()
+    spec = {"driver": "zarr3", "kvstore": paths.kvstore(path), "metadata": metadata}
+    tensorstore.open(spec, create=True, delete_existing=True).result().write(array).result()
 
 
 @functools.cache
@@ -41,9 +42,9 @@ def _context() -> tensorstore.Context:
     return tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
 
 
-def open(folder: str | pathlib.Path, name: str) -> tensorstore.TensorStore:
+def open(folder: str | paths.Path, name: str) -> tensorstore.TensorStore:
     """Opens FOLDER/NAME for reading; nothing is read yet."""
     # Prepared cases never change in place: what was read since opening is not looked up on disk again.
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(pathlib.Path(folder) / name)}}
+    spec = {"driver": "zarr3", "kvstore": paths.kvstore(paths.path(folder) / name)}
     spec.update(recheck_cached_data="open", recheck_cached_metadata="open")
     return tensorstore.open(spec, open=True, read=True, context=_context()).result()

@@ -4,12 +4,12 @@ import concurrent.futures
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxseg import paths
 from jaxseg.data import preprocess, resample
 from jaxseg.typing import Case, DataSet, UserError
 
@@ -135,7 +135,7 @@ def load_or_collect(dataset: DataSet, folder: str | os.PathLike, **options: Any)
       folder: the prepared folder.
       **options: of `collect_statistics`.
     """
-    path = pathlib.Path(folder) / "fingerprint.json"
+    path = paths.path(folder) / "fingerprint.json"
     chosen = {name: options[name] for name in ("crop", "orientation") if name in options}
     described = [VERSION, chosen, [[case.name, dataset.digest(case)] for case in dataset.cases]]
     described += [list(dataset.channels), list(dataset.classes), list(dataset.label_values)]
@@ -215,13 +215,11 @@ def map_cases(
         raise UserError(f"{len(problems)} of {len(cases)} cases cannot be used; repair or remove these:{lines}")
 
 
-def write_json(path: pathlib.Path, values: Any) -> None:
+def write_json(path: paths.Path, values: Any) -> None:
     """Writes JSON under a temporary name and renames it, so that no reader sees half a file."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(values, indent=1))
-        os.replace(temporary, path)
+        paths.write_text(path, json.dumps(values, indent=1))
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}); choose a folder that you may write to."

@@ -10,19 +10,19 @@ import dataclasses
 import datetime
 import functools
 import hashlib
+import io
 import json
 import os
-import pathlib
-import shutil
 import socket
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore
 from jaxtyping import Float32, Int16, Int32
 
+from jaxseg import paths
 from jaxseg.data import arrays, fingerprint, preprocess
 from jaxseg.data.preprocess import Record, Settings
 from jaxseg.typing import Case, DataSet, Objects, UserError
@@ -87,7 +87,8 @@ class StoredCase:
     @functools.cached_property
     def foreground(self) -> dict[int, Int32[np.ndarray, "n axes"]]:
         """Class id -> some of its voxels; background and IGNORE are not in it."""
-        with np.load(pathlib.Path(self.folder) / "foreground.npz") as file:
+        content = (paths.path(self.folder) / "foreground.npz").read_bytes()
+        with np.load(io.BytesIO(content)) as file:
             return {int(key): file[key] for key in file.files}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def prepare(
       UserError: the folder cannot be written, names repeat, or cases cannot be used (all of them in one message, after
         the good ones have been written).
     """
-    folder = pathlib.Path(folder)
+    folder = paths.path(folder)
     names = [case.name for case in dataset.cases]
     repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if repeated:
@@ -150,7 +151,7 @@ def open(folder: str | os.PathLike) -> tuple[StoredCase, ...]:
     Raises:
       UserError: the folder holds no finished prepared data set, or one of another version.
     """
-    folder = pathlib.Path(folder)
+    folder = paths.path(folder)
     index = _read_json(folder / "index.json")
     if index is None or index.get("version") != VERSION:
         raise UserError(f"{folder} holds no finished prepared data set of this version; run --mode prepare.")
@@ -163,7 +164,7 @@ def stored_settings(folder: str | os.PathLike) -> Settings:
     Raises:
       UserError: the folder holds no finished prepared data set.
     """
-    index = _read_json(pathlib.Path(folder) / "index.json")
+    index = _read_json(paths.path(folder) / "index.json")
     if index is None:
         raise UserError(f"{folder} holds no finished prepared data set; run --mode prepare.")
     return preprocess.settings_from_json(index["settings"])
@@ -210,37 +211,50 @@ def _read(
             array[place] = read.result()
 
 
-def add_previous(cases: Iterable[StoredCase], folder: pathlib.Path) -> tuple[StoredCase, ...]:
+def add_previous(cases: Iterable[StoredCase], folder: paths.Path) -> tuple[StoredCase, ...]:
     """Returns the cases with the class maps that `write_previous` has put into `folder`."""
     return tuple(dataclasses.replace(case, previous=str(folder / _directory(case.name))) for case in cases)
 
 
-def previous_digest(case: StoredCase, folder: pathlib.Path) -> str | None:
+def previous_digest(case: StoredCase, folder: paths.Path) -> str | None:
     """Returns the digest that a case's class map of a previous stage was written with; None where there is none."""
     return (_read_json(folder / _directory(case.name) / "meta.json") or {}).get("digest")
 
 
 def case_digest(case: StoredCase) -> str:
     """Returns the name of all that a stored case depends on."""
-    return json.loads((pathlib.Path(case.folder) / "meta.json").read_text())["digest"]
+    return json.loads((paths.path(case.folder) / "meta.json").read_text())["digest"]
 
 
-def write_previous(case: StoredCase, folder: pathlib.Path, label: Int16[np.ndarray, "*S"], *, digest: str) -> None:
+def write_previous(case: StoredCase, folder: paths.Path, label: Int16[np.ndarray, "*S"], *, digest: str) -> None:
     """Writes the class map of a previous stage, on the grid of the stored case, whole or not at all."""
-    final = folder / _directory(case.name)
-    partial = folder / f".partial-{final.name}-{socket.gethostname()}-{os.getpid()}"
+
+    def write(target: paths.Path) -> None:
+        (target / "meta.json").unlink(missing_ok=True)
+        paths.remove_tree(target)
+        target.mkdir(parents=True)
+        arrays.write(target / "label", label, channels=False)
+        (target / "meta.json").write_text(json.dumps({"name": case.name, "digest": digest}))
+
+    _put(write, folder / _directory(case.name), digest)
+
+
+def _put(write: Callable[[paths.Path], None], final: paths.Path, digest: str) -> None:
+    """Has a case's folder written under another name and renames it; in a bucket it is written in its place."""
+    if paths.is_remote(final):
+        write(final)
+        return
+    # Host and process in the name: two runs on one folder never write into each other's case.
+    partial = final.parent / f".partial-{final.name}-{socket.gethostname()}-{os.getpid()}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        arrays.write(partial / "label", label, channels=False)
-        (partial / "meta.json").write_text(json.dumps({"name": case.name, "digest": digest}))
+        write(partial)
         _replace(partial, final, digest)
     except OSError as error:
         raise UserError(
             f"{final} cannot be written ({error.strerror}); free some space or choose another folder."
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        paths.remove_tree(partial)
 
 
 def sample_foreground(label: np.ndarray, name: str) -> dict[int, Int32[np.ndarray, "n axes"]]:
@@ -258,7 +272,7 @@ def sample_foreground(label: np.ndarray, name: str) -> dict[int, Int32[np.ndarra
     return result
 
 
-def _prepare_case(dataset: DataSet, case: Case, folder: pathlib.Path, settings: Settings) -> bool:
+def _prepare_case(dataset: DataSet, case: Case, folder: paths.Path, settings: Settings) -> bool:
     """Returns whether the case had to be written."""
     final = folder / _directory(case.name)
     digest = _digest(dataset, case, settings)
@@ -284,39 +298,32 @@ def _prepare_case(dataset: DataSet, case: Case, folder: pathlib.Path, settings: 
     }
     if sample.objects is not None:
         meta["objects"] = {name: value.tolist() for name, value in sample.objects._asdict().items()}
-    # Host and process in the name: two runs on one folder never write into each other's case.
-    partial = folder / f".partial-{final.name}-{socket.gethostname()}-{os.getpid()}"
-    try:
-        _write_case(partial, image, label, meta)
-        _replace(partial, final, digest)
-    except OSError as error:
-        raise UserError(
-            f"{final} cannot be written ({error.strerror}); free some space or choose another folder."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    _put(lambda target: _write_case(target, image, label, meta), final, digest)
     return True
 
 
-def _write_case(target: pathlib.Path, image: np.ndarray, label: np.ndarray, meta: dict[str, Any]) -> None:
-    shutil.rmtree(target, ignore_errors=True)
+def _write_case(target: paths.Path, image: np.ndarray, label: np.ndarray, meta: dict[str, Any]) -> None:
+    (target / "meta.json").unlink(missing_ok=True)  # where it is written in place: half a case has none
+    paths.remove_tree(target)
     target.mkdir(parents=True)
     arrays.write(target / "image", image, channels=True)
     arrays.write(target / "label", label, channels=False)
     foreground = sample_foreground(label, meta["name"])
     voxels: dict[str, Any] = {str(key): value for key, value in foreground.items()}
-    np.savez_compressed(target / "foreground.npz", **voxels)
+    content = io.BytesIO()
+    np.savez_compressed(content, **voxels)
+    (target / "foreground.npz").write_bytes(content.getvalue())
     (target / "meta.json").write_text(json.dumps(meta, indent=1))  # last: what has it is whole
 
 
-def _replace(partial: pathlib.Path, final: pathlib.Path, digest: str) -> None:
+def _replace(partial: paths.Path, final: paths.Path, digest: str) -> None:
     """Puts a whole case in its place. A stale one is moved away first: a folder cannot be renamed onto a full one."""
     if (_read_json(final / "meta.json") or {}).get("digest") == digest:
         return  # another run was faster
     if final.exists():
         stale = partial.with_name(partial.name.replace(".partial-", ".stale-", 1))
         os.replace(final, stale)
-        shutil.rmtree(stale, ignore_errors=True)
+        paths.remove_tree(stale)
     os.replace(partial, final)
 
 
@@ -333,15 +340,17 @@ def _directory(name: str) -> str:
     return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 
 
-def _remove_leftovers(folder: pathlib.Path) -> None:
+def _remove_leftovers(folder: paths.Path) -> None:
     """Removes what killed runs left: of dead processes of this machine, and anything older than a day."""
+    if paths.is_remote(folder):
+        return  # cases are written in place there
     now, host = datetime.datetime.now().timestamp(), socket.gethostname()
     for pattern in (".partial-*", ".stale-*"):
         for path in folder.glob(pattern):
             owner, _, process = path.name.rpartition("-")
             dead = owner.endswith(f"-{host}") and process.isdigit() and not _alive(int(process))
             if dead or now - path.stat().st_mtime > STALE_PARTIAL.total_seconds():
-                shutil.rmtree(path, ignore_errors=True)
+                paths.remove_tree(path)
 
 
 def _alive(process: int) -> bool:
@@ -356,7 +365,7 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _stored_case(folder: pathlib.Path) -> StoredCase:
+def _stored_case(folder: paths.Path) -> StoredCase:
     meta = _read_json(folder / "meta.json")
     if meta is None:
         raise UserError(
@@ -382,7 +391,7 @@ def _stored_objects(stored: dict[str, Any] | None) -> Objects | None:
     return Objects(classes, crowd, np.array(stored["members"], np.int32).reshape(len(stored["members"]), -1))
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
+def _read_json(path: paths.Path) -> dict[str, Any] | None:
     """Returns None for a file that is absent or was cut short by a full disk or a crash of the machine."""
     try:
         return json.loads(path.read_text())

@@ -3,22 +3,27 @@
 from jaxseg.evaluate import files, page, search
 from jaxseg.evaluate.compare import compare_runs
 from jaxseg.evaluate.data_section import data_section
-from jaxseg.evaluate.evaluator import CaseResult, evaluate_cases
+from jaxseg.evaluate.evaluator import CaseResult, Scored, evaluate_cases, merge, score_cases
 from jaxseg.evaluate.files import read_cases, read_summary, summary_table, write, write_results
-from jaxseg.evaluate.instances import InstanceResult, evaluate_instances
+from jaxseg.evaluate.instances import InstanceResult, evaluate_instances, merge_instances, score_instances
 from jaxseg.evaluate.report import write_report
 
 __all__ = [
     "CaseResult",
     "InstanceResult",
+    "Scored",
     "compare_runs",
     "data_section",
     "evaluate_cases",
     "evaluate_instances",
     "files",
+    "merge",
+    "merge_instances",
     "page",
     "read_cases",
     "read_summary",
+    "score_cases",
+    "score_instances",
     "search",
     "summary_table",
     "write",

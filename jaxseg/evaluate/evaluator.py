@@ -1,15 +1,15 @@
 """Scores cases one at a time and keeps pictures of the worst and the best, whatever the number of cases."""
 
 import bisect
+import itertools
 import math
-import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg import metrics
+from jaxseg import metrics, paths
 from jaxseg.evaluate.files import number
 from jaxseg.typing import IGNORE, UserError
 from jaxseg.viz import case_panel, png_bytes
@@ -49,7 +49,7 @@ def evaluate_cases(
     regions: Mapping[str, Sequence[int]] | None = None,
     areas: bool = False,
     progress: Callable[[int, str], None] | None = None,
-    overlay_folder: str | pathlib.Path | None = None,
+    overlay_folder: str | paths.Path | None = None,
     overlay_count: int = 4,
 ) -> list[Row]:
     """Scores every case; holds one case in memory at a time, and the finished pictures of a few.
@@ -73,10 +73,36 @@ def evaluate_cases(
     Raises:
       UserError: there is no case, a name comes twice, or truth and prediction differ in shape.
     """
+    scored = score_cases(
+        pairs,
+        classes=classes,
+        score=score,
+        regions=regions,
+        areas=areas,
+        progress=progress,
+        overlay_count=overlay_count if overlay_folder is not None else 0,
+    )
+    whole = merge([scored])
+    if overlay_folder is not None:
+        whole.gallery.write(paths.path(overlay_folder))
+    return whole.rows()
+
+
+def score_cases(
+    pairs: Iterable[CaseResult],
+    *,
+    classes: Sequence[str],
+    score: Callable[..., list[Row]] | None = None,
+    regions: Mapping[str, Sequence[int]] | None = None,
+    areas: bool = False,
+    progress: Callable[[int, str], None] | None = None,
+    overlay_count: int = 4,
+) -> "Scored":
+    """What `evaluate_cases` finds, before it is written: one part of it where several processes share the cases."""
     score = score or metrics.case_rows
     options = {"classes": classes} if regions is None else {"classes": classes, "regions": regions}
-    gallery = Gallery(overlay_count if overlay_folder is not None else 0)
-    rows: list[Row] = []
+    gallery = Gallery(overlay_count)
+    groups: list[list[Row]] = []
     seen: set[str] = set()
     for done, case in enumerate(pairs, start=1):
         _check(case, seen)
@@ -85,20 +111,42 @@ def evaluate_cases(
         if areas:
             measured = _areas(case, classes, regions)
             found = [{**row, **measured[row["class"]]} for row in found]
-        rows += [{"case": case.name, **row} for row in found]
+        groups.append([{"case": case.name, **row} for row in found])
         gallery.offer(case, classes, {row["class"]: float(row["dice"]) for row in found})
         if progress is not None:
             progress(done, case.name)
-    if not rows:
+    return Scored(groups, gallery)
+
+
+def merge(parts: Sequence["Scored"]) -> "Scored":
+    """Puts together what n processes found, of which process i scored the cases i, i + n, ...
+
+    Raises:
+      UserError: there is no case at all, or a name comes twice.
+    """
+    groups = interleave([part.groups for part in parts])
+    if not groups:
         raise UserError("There is no labelled case to evaluate; give a folder or a fold that holds images with labels.")
-    if overlay_folder is not None:
-        gallery.write(pathlib.Path(overlay_folder))
-    return rows
+    seen: set[str] = set()
+    for name in (group[0]["case"] for group in groups if group):
+        _check_name(name, seen)
+        seen.add(name)
+    return Scored(groups, merge_galleries([part.gallery for part in parts]))
+
+
+def interleave(parts: Sequence[Sequence[Any]]) -> list:
+    """Returns the first of each part, then the second of each, and so on to the end of the longest."""
+    missing = object()
+    return [item for row in itertools.zip_longest(*parts, fillvalue=missing) for item in row if item is not missing]
+
+
+def _check_name(name: str, seen: set[str]) -> None:
+    if name in seen:
+        raise UserError(f"The case name {name!r} comes twice; give every case its own name.")
 
 
 def _check(case: CaseResult, seen: set[str]) -> None:
-    if case.name in seen:
-        raise UserError(f"The case name {case.name!r} comes twice; give every case its own name.")
+    _check_name(case.name, seen)
     for what, shape in (("prediction", case.pred.shape), ("image", case.image.shape[:-1])):
         if shape != case.true.shape:
             raise UserError(
@@ -159,7 +207,7 @@ class Gallery:
             self.pictures[name] = png_bytes(draw())
         self.pictures = {name: self.pictures[name] for name in (*worst, *best) if name in self.pictures}
 
-    def write(self, folder: pathlib.Path) -> None:
+    def write(self, folder: paths.Path) -> None:
         """Writes the pictures and removes those of an earlier evaluation."""
         folder.mkdir(parents=True, exist_ok=True)
         worst, best = self.places()
@@ -167,12 +215,31 @@ class Gallery:
         for kind, names in (("worst", worst), ("best", best)):
             wanted |= {f"{kind}_{rank:02d}_{file_stem(name)}.png": name for rank, name in enumerate(names, start=1)}
         for file, name in wanted.items():
-            temporary = folder / (file + ".tmp")
-            temporary.write_bytes(self.pictures[name])
-            temporary.replace(folder / file)
+            paths.write_bytes(folder / file, self.pictures[name])
         for old in (*folder.glob("worst_*.png"), *folder.glob("best_*.png")):
             if old.name not in wanted:
                 old.unlink()
+
+
+class Scored(NamedTuple):
+    """Rows, one list a case, and the pictures of the worst and the best."""
+
+    groups: list[list[Row]]
+    gallery: Gallery
+
+    def rows(self) -> list[Row]:
+        """Returns the rows of all cases in one list."""
+        return [row for group in self.groups for row in group]
+
+
+def merge_galleries(galleries: Sequence[Gallery]) -> Gallery:
+    """Returns the worst and the best of all: each of them is among the worst or the best of its own gallery."""
+    whole = Gallery(galleries[0].count)
+    whole.order = sorted(entry for gallery in galleries for entry in gallery.order)
+    worst, best = whole.places()
+    pictures = {name: picture for gallery in galleries for name, picture in gallery.pictures.items()}
+    whole.pictures = {name: pictures[name] for name in (*worst, *best)}
+    return whole
 
 
 def file_stem(name: str) -> str:

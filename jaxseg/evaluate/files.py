@@ -4,13 +4,13 @@ import csv
 import io
 import json
 import math
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxseg import paths
 from jaxseg.typing import UserError
 from jaxseg.viz.curves import label_of
 
@@ -24,12 +24,12 @@ _INTEGER = re.compile(r"[+-]?\d+")
 Row = dict[str, Any]
 
 
-def write(workdir: str | pathlib.Path, rows: Sequence[Row], summary: Mapping[str, Any]) -> None:
+def write(workdir: str | paths.Path, rows: Sequence[Row], summary: Mapping[str, Any]) -> None:
     """Writes the results of a run into WORKDIR/evaluation; see `write_results`."""
-    write_results(pathlib.Path(workdir) / FOLDER, rows, summary)
+    write_results(paths.path(workdir) / FOLDER, rows, summary)
 
 
-def write_results(folder: str | pathlib.Path, rows: Sequence[Row], summary: Mapping[str, Any]) -> None:
+def write_results(folder: str | paths.Path, rows: Sequence[Row], summary: Mapping[str, Any]) -> None:
     """Writes cases.csv (a row a case and class) and summary.json, each under a temporary name that is then renamed.
 
     Numbers keep all their digits; NaN is written "nan" and infinity "inf" in the table, null and "inf" in the JSON.
@@ -42,7 +42,7 @@ def write_results(folder: str | pathlib.Path, rows: Sequence[Row], summary: Mapp
     Raises:
       UserError: the folder cannot be written.
     """
-    folder = pathlib.Path(folder)
+    folder = paths.path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace(folder / CASES, csv_text(rows))
@@ -63,11 +63,9 @@ def csv_text(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def replace(path: pathlib.Path, text: str) -> None:
+def replace(path: paths.Path, text: str) -> None:
     """Writes a text file under a temporary name, then renames it: a file that exists is whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    temporary.replace(path)
+    paths.write_text(path, text)
 
 
 def _cell(value: Any) -> str:
@@ -90,17 +88,17 @@ def _value(key: str, text: str) -> Any:
         return text
 
 
-def read_cases(path: str | pathlib.Path) -> list[Row]:
+def read_cases(path: str | paths.Path) -> list[Row]:
     """Reads cases.csv back into the rows that were written.
 
     Raises:
       UserError: the file is missing, is not such a table, or a line is cut short.
     """
-    path = pathlib.Path(path)
+    path = paths.path(path)
     if not path.is_file():
         raise UserError(f"There is no {path}; run --mode evaluate first.")
-    with path.open(encoding="utf-8", newline="") as lines:
-        header, *records = list(csv.reader(lines)) or [[]]
+    lines = io.StringIO(path.read_bytes().decode(), newline="")
+    header, *records = list(csv.reader(lines)) or [[]]
     if not set(_TEXT) <= set(header):
         raise UserError(f"{path} should have the columns case and class, its first line is {','.join(header)[:80]!r}.")
     for number, record in enumerate(records, start=2):
@@ -111,13 +109,13 @@ def read_cases(path: str | pathlib.Path) -> list[Row]:
     return [{key: _value(key, text) for key, text in zip(header, record)} for record in records]
 
 
-def read_summary(path: str | pathlib.Path) -> dict[str, Any]:
+def read_summary(path: str | paths.Path) -> dict[str, Any]:
     """Reads summary.json; null becomes NaN and "inf" infinity again.
 
     Raises:
       UserError: the file is missing or is not JSON.
     """
-    path = pathlib.Path(path)
+    path = paths.path(path)
     if not path.is_file():
         raise UserError(f"There is no {path}; run --mode evaluate first.")
     try:
@@ -147,10 +145,10 @@ def _numbers(value: Any) -> Any:
     return math.nan if value is None else float(value) if value in ("inf", "-inf") else value
 
 
-def read_log(path: str | pathlib.Path) -> tuple[list[Row], int]:
+def read_log(path: str | paths.Path) -> tuple[list[Row], int]:
     """Returns the rows of metrics.jsonl and how many lines could not be read; a killed process may leave one."""
     rows, broken = [], 0
-    for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines():
+    for line in paths.path(path).read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

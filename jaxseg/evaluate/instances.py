@@ -2,14 +2,13 @@
 
 import functools
 import math
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxseg import metrics
-from jaxseg.evaluate.evaluator import Gallery
+from jaxseg import metrics, paths
+from jaxseg.evaluate.evaluator import Gallery, interleave, merge_galleries
 from jaxseg.predict import above
 from jaxseg.typing import Instances, UserError
 from jaxseg.viz import instance_panel
@@ -32,7 +31,7 @@ def evaluate_instances(
     classes: Sequence[str],
     min_score: float,
     progress: Callable[[int, str], None] | None = None,
-    overlay_folder: str | pathlib.Path | None = None,
+    overlay_folder: str | paths.Path | None = None,
     overlay_count: int = 4,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Returns (one row a case and class, see `metrics.instance_rows`; figures of all cases together).
@@ -51,13 +50,39 @@ def evaluate_instances(
     Raises:
       UserError: there is no case.
     """
-    gallery = Gallery(overlay_count if overlay_folder is not None else 0)
-    rows: list[dict[str, Any]] = []
+    count = overlay_count if overlay_folder is not None else 0
+    found = score_instances(cases, classes=classes, min_score=min_score, progress=progress, overlay_count=count)
+    rows, gallery, figures = merge_instances([found])
+    if overlay_folder is not None:
+        gallery.write(paths.path(overlay_folder))
+    return rows, figures
+
+
+class ScoredInstances(NamedTuple):
+    """Rows, one list a case, the pictures of the worst and the best, and the objects of each case."""
+
+    groups: list[list[dict[str, Any]]]
+    gallery: Gallery
+    pred: list[Instances]
+    true: list[Instances]
+
+
+def score_instances(
+    cases: Iterable[InstanceResult],
+    *,
+    classes: Sequence[str],
+    min_score: float,
+    progress: Callable[[int, str], None] | None = None,
+    overlay_count: int = 4,
+) -> ScoredInstances:
+    """What `evaluate_instances` finds, before it is written: a part of it where several processes share the cases."""
+    gallery = Gallery(overlay_count)
+    groups: list[list[dict[str, Any]]] = []
     pred, true = [], []
     for done, case in enumerate(cases, start=1):
         kept = above(case.pred, min_score)
         found = metrics.instance_rows(kept, case.true, classes=classes)
-        rows += [{"case": case.name, **row} for row in found]
+        groups.append([{"case": case.name, **row} for row in found])
         pred.append(case.pred)
         true.append(case.true)
         scores = [row[RANKING] for row in found if math.isfinite(row[RANKING])]
@@ -70,11 +95,22 @@ def evaluate_instances(
             gallery.rank(case.name, score, draw)
         if progress is not None:
             progress(done, case.name)
-    if not rows:
+    return ScoredInstances(groups, gallery, pred, true)
+
+
+def merge_instances(
+    parts: Sequence[ScoredInstances],
+) -> tuple[list[dict[str, Any]], Gallery, dict[str, Any]]:
+    """Returns rows, pictures and common figures of what n processes found, process i in the cases i, i + n, ...
+
+    Raises:
+      UserError: there is no case at all.
+    """
+    groups, pred, true = (interleave(of_parts) for of_parts in list(zip(*((p.groups, p.pred, p.true) for p in parts))))
+    if not groups:
         raise UserError("There is no labelled case to evaluate; give a fold that holds images with objects.")
-    if overlay_folder is not None:
-        gallery.write(pathlib.Path(overlay_folder))
-    return rows, together(pred, true)
+    rows = [row for group in groups for row in group]
+    return rows, merge_galleries([part.gallery for part in parts]), together(pred, true)
 
 
 def together(pred: Sequence[Instances], true: Sequence[Instances]) -> dict[str, Any]:

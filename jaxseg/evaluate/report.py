@@ -3,12 +3,12 @@
 import io
 import json
 import math
-import pathlib
 import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxseg import paths
 from jaxseg.evaluate import files, page
 from jaxseg.evaluate.data_section import data_section
 from jaxseg.evaluate.evaluator import file_stem
@@ -53,7 +53,7 @@ radiologist sees them: the patient's right is on the left. Pictures show the sli
 Row = dict[str, Any]
 
 
-def write_report(workdir: str | pathlib.Path, *, facts: Mapping[str, Any] | None = None) -> pathlib.Path:
+def write_report(workdir: str | paths.Path, *, facts: Mapping[str, Any] | None = None) -> paths.Path:
     """Writes WORKDIR/report.html from what the run has left behind; parts that are missing are named as such.
 
     Args:
@@ -66,7 +66,7 @@ def write_report(workdir: str | pathlib.Path, *, facts: Mapping[str, Any] | None
     Raises:
       UserError: there is no such folder, it cannot be written, or a file of the evaluation is damaged.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = paths.path(workdir)
     if not workdir.is_dir():
         raise UserError(f"There is no run in {workdir}; train first, or name the folder with --workdir.")
     record = _record(workdir / CONFIG)
@@ -98,7 +98,7 @@ def write_report(workdir: str | pathlib.Path, *, facts: Mapping[str, Any] | None
     return workdir / REPORT
 
 
-def _record(path: pathlib.Path) -> dict[str, Any]:
+def _record(path: paths.Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
@@ -168,7 +168,7 @@ def _run(record: Mapping[str, Any]) -> str:
 
 def _fingerprint(record: Mapping[str, Any]) -> str:
     """What was measured of the data set before training; nothing where no choice depended on it."""
-    path = pathlib.Path(record.get("store", "")) / "fingerprint.json"
+    path = paths.path(record.get("store", "")) / "fingerprint.json"
     if "store" not in record or "dataset" not in record or not path.is_file():
         return ""
     found, dataset = json.loads(path.read_text()), record["dataset"]
@@ -269,16 +269,16 @@ def _warnings(summary: Mapping[str, Any], rows: Sequence[Row]) -> str:
     return f'<div class="warning"><ul>{"".join(f"<li>{page.text(line)}</li>" for line in found)}</ul></div>'
 
 
-def _picture_order(path: pathlib.Path) -> tuple[bool, str]:
+def _picture_order(path: paths.Path) -> tuple[bool, str]:
     return not path.stem.startswith("worst"), path.stem
 
 
-def _case_of(picture: pathlib.Path) -> str:
+def _case_of(picture: paths.Path) -> str:
     """The file-system form of the case's name in worst_01_<case>.png."""
     return picture.stem.split("_", 2)[-1]
 
 
-def _gallery(pictures: Sequence[pathlib.Path], rows: Sequence[Row]) -> str:
+def _gallery(pictures: Sequence[paths.Path], rows: Sequence[Row]) -> str:
     if not pictures:
         return page.missing("There are no overlays.")
     metric = ranking_metric(rows)
@@ -294,12 +294,12 @@ def _gallery(pictures: Sequence[pathlib.Path], rows: Sequence[Row]) -> str:
     return f'<div class="gallery">{"".join(figures)}</div>'
 
 
-def _as_jpeg(path: pathlib.Path) -> bytes:
+def _as_jpeg(path: paths.Path) -> bytes:
     """A picture for the page: a quarter of the PNG's size, colours at full resolution; the PNG itself stays exact."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    with Image.open(path) as picture:
+    with Image.open(io.BytesIO(path.read_bytes())) as picture:
         picture.convert("RGB").save(buffer, format="JPEG", quality=88, subsampling=0)
     return buffer.getvalue()
 
@@ -330,7 +330,7 @@ def _distribution(rows: Sequence[Row]) -> str:
     return "".join(parts) or page.missing("There is nothing to plot.")
 
 
-def _cases(rows: Sequence[Row], pictures: Sequence[pathlib.Path]) -> str:
+def _cases(rows: Sequence[Row], pictures: Sequence[paths.Path]) -> str:
     """A sortable table: one row a case, worst first."""
     if not rows:
         return page.missing("There are no scored cases.")
@@ -358,7 +358,7 @@ def _cases(rows: Sequence[Row], pictures: Sequence[pathlib.Path]) -> str:
     return note + page.table(head, lines, sorted_by=1)
 
 
-def _training(path: pathlib.Path) -> str:
+def _training(path: paths.Path) -> str:
     if not path.is_file():
         return page.missing(f"There is no {LOG}: nothing was trained in this folder.")
     rows, broken = files.read_log(path)

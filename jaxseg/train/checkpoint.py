@@ -1,6 +1,5 @@
 """Checkpoints through Orbax: WORKDIR/checkpoints/<step>/{state,metadata}; async; the latest and the best are kept."""
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -8,6 +7,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jaxseg import paths
+from jaxseg.train import parallel
 from jaxseg.train.state import State
 from jaxseg.transfer.stored import check_intact
 from jaxseg.typing import UserError
@@ -28,9 +29,9 @@ class Restored(NamedTuple):
 class Checkpoints:
     """Thin wrapper of Orbax' manager; a class because it owns a background writer that must be closed."""
 
-    def __init__(self, workdir: str | pathlib.Path, *, latest: int = 1):
+    def __init__(self, workdir: str | paths.Path, *, latest: int = 1):
         policies = ocp.checkpoint_managers
-        self.folder = pathlib.Path(workdir).absolute() / FOLDER
+        self.folder = paths.absolute(workdir) / FOLDER
         best = policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(latest), best]),
@@ -43,8 +44,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.folder, item_handlers=handlers, options=options)
 
     def save(self, state: State, metadata: Mapping[str, Any], *, score: float | None = None) -> None:
-        """Starts writing the state in the background; a step that is already stored is left alone."""
-        step = int(jax.device_get(state.step))
+        """Starts writing the state in the background; a step that is already stored is left alone.
+
+        Of several processes all call this; Orbax decides what each of them writes.
+        """
+        step, state = int(jax.device_get(parallel.local(state.step))), parallel.whole(state)
         if step in self._manager.all_steps():
             return
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(dict(metadata)))
@@ -131,7 +135,7 @@ def _shapes(tree) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _compare(stored: dict, wanted: dict, folder: pathlib.Path) -> None:
+def _compare(stored: dict, wanted: dict, folder: paths.Path) -> None:
     def parameters(shapes):
         return {name: shape for name, shape in shapes.items() if "params" in name.split("/")[0]}
 

@@ -5,24 +5,26 @@ import json
 import math
 import os
 import pathlib
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jaxseg import paths
+
 METRICS = "metrics.jsonl"
+COPY_SECONDS = 30  # between two copies to a bucket
 
 
-def truncate(path: pathlib.Path, *, step: int) -> None:
+def truncate(path: paths.Path, *, step: int) -> None:
     """Drops the rows after `step`, which a resumed run is about to write again; a half-written last line goes too."""
     if not path.exists():
         return
     kept = [row for row in read(path) if row["step"] <= step]
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    os.replace(temporary, path)
+    paths.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def read(path: pathlib.Path) -> list[dict[str, Any]]:
+def read(path: paths.Path) -> list[dict[str, Any]]:
     """Returns the rows of metrics.jsonl up to the first incomplete line (a killed process may leave one)."""
     rows = []
     for line in path.read_text().splitlines():
@@ -34,11 +36,40 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def writer(workdir: str | pathlib.Path) -> Iterator:
-    """Yields `write(step, values)`, which appends to metrics.jsonl and to TensorBoard's event file."""
+def writer(workdir: str | os.PathLike) -> Iterator:
+    """Yields `write(step, values)`, which appends to metrics.jsonl and to TensorBoard's event file.
+
+    Nothing can be appended to in a bucket: there both are written on this disk and copied now and then.
+    """
+    target = paths.path(workdir)
+    if not paths.is_remote(target):
+        with _writer(pathlib.Path(target)) as write:
+            yield write
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        if (target / METRICS).exists():
+            (folder / METRICS).write_bytes((target / METRICS).read_bytes())
+        copied = time.monotonic()
+        try:
+            with _writer(folder) as write:
+
+                def write_and_copy(step: int, values: Mapping[str, float]) -> None:
+                    nonlocal copied
+                    write(step, values)
+                    if time.monotonic() - copied > COPY_SECONDS:
+                        paths.upload(folder, target)
+                        copied = time.monotonic()
+
+                yield write_and_copy
+        finally:
+            paths.upload(folder, target)
+
+
+@contextlib.contextmanager
+def _writer(folder: pathlib.Path) -> Iterator:
     from tensorboardX import SummaryWriter
 
-    folder = pathlib.Path(workdir)
     with (folder / METRICS).open("a") as lines, SummaryWriter(str(folder / "tensorboard")) as board:
 
         def write(step: int, values: Mapping[str, float]) -> None:

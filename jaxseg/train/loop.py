@@ -1,7 +1,6 @@
 """The training loop: effects live here (clock, files, signals), arithmetic does not."""
 
 import contextlib
-import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +9,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from jaxseg import paths
+from jaxseg.train import parallel, processes
 from jaxseg.train.state import State
 from jaxseg.typing import UserError
 
@@ -36,7 +37,7 @@ class Outcome(NamedTuple):
 class Saver(Protocol):
     """Where states go: `checkpoint.Checkpoints`, or what stands for several of them."""
 
-    folder: pathlib.Path
+    folder: paths.Path
 
     def save(self, state: State, metadata: dict[str, Any], *, score: float | None = None) -> None: ...
 
@@ -59,7 +60,8 @@ class Progress(NamedTuple):
 
 def position(state: State) -> tuple[int, int]:
     """Returns the updates done and planned; of stacked states, which go in lockstep, the same."""
-    return int(np.max(state.step)), int(np.max(state.horizon))
+    step, horizon = jax.device_get(parallel.local((state.step, state.horizon)))
+    return int(np.max(step)), int(np.max(horizon))
 
 
 def run(
@@ -123,6 +125,8 @@ def run(
             if score is not None or step % cadence.checkpoint == 0 or step == horizon:
                 _check_finite(metrics, step, state, checkpoints, metadata)
                 checkpoints.save(state, metadata, score=score)
+            if processes.preempted(step):
+                stopped.append("SIGTERM")
         if stopped:
             checkpoints.save(state, metadata)
             return Outcome(state, f"stopped by {stopped[0]} after step {step}; the same command resumes there")
@@ -192,8 +196,14 @@ def seconds_a_step(step_fn: Callable, state: State, batches: Iterator[dict], key
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """Yields a list that is empty until Ctrl-C or SIGTERM arrives; a second Ctrl-C interrupts at once."""
+    """Yields a list that is empty until Ctrl-C or SIGTERM arrives; a second Ctrl-C interrupts at once.
+
+    Several processes must stop after the same step: there JAX's own service hears SIGTERM (`processes.preempted`).
+    """
     caught: list[str] = []
+    if processes.several():
+        yield caught
+        return
 
     def note(number, _):
         if caught:

@@ -1,4 +1,7 @@
-"""The only room that knows devices: pmap (default) or jit over a mesh, both around the same pure step."""
+"""The only room that knows devices: pmap (default) or jit over a mesh, both around the same pure step.
+
+What several processes do as one run (start, share, end) stands in `train/processes.py`.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -35,11 +38,14 @@ def _pmap(step: StepFn) -> tuple[Callable, Callable]:
     compiled = _mapped(step)
     devices = jax.local_device_count()
 
+    def run(state, batch, key):
+        return compiled(local(state), batch, key)
+
     def put(batch: dict) -> dict:
         # (B, ...) -> (devices, B / devices, ...)
         return {name: value.reshape(devices, -1, *value.shape[1:]) for name, value in batch.items()}
 
-    return compiled, put
+    return (run if jax.process_count() > 1 else compiled), put
 
 
 def _mapped(step: StepFn, *, devices: Sequence[Any] | None = None) -> Any:
@@ -149,8 +155,13 @@ def _mesh(step: StepFn, spatial: int) -> tuple[Callable, Callable]:
 
         return {name: send(value) for name, value in batch.items()}
 
+    several = jax.process_count() > 1
+
+    def spread(tree):
+        return whole(tree) if several else jax.device_put(tree, everywhere)
+
     def run(state, batch, key):
-        return compiled(jax.device_put(state, everywhere), batch, jax.device_put(key, everywhere))
+        return compiled(spread(state), batch, spread(key))
 
     return run, put
 
@@ -211,3 +222,21 @@ def check_batch(
 def local(tree: PyTree) -> PyTree:
     """Returns the copy that this host's first device holds, for work on one device (evaluation)."""
     return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
+
+
+def whole(tree: PyTree) -> PyTree:
+    """Returns values that are equal on all processes as one logical copy on all devices, as checkpoints want them.
+
+    With one process they are that already.
+    """
+    if jax.process_count() == 1:
+        return tree
+    everywhere = NamedSharding(_make_mesh(jax.devices(), 1), PartitionSpec())
+
+    def spread(value):
+        if not isinstance(value, jax.Array) or value.sharding == everywhere:
+            return value
+        copies = [jax.device_put(value.addressable_data(0), device) for device in jax.local_devices()]
+        return jax.make_array_from_single_device_arrays(value.shape, everywhere, copies)
+
+    return jax.tree.map(spread, tree)

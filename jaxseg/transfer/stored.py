@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -11,15 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg import models
+from jaxseg import models, paths
 from jaxseg.typing import UserError
 
 MODEL, VARIABLES = "model.json", "variables"
 
 
-def save(
-    folder: str | pathlib.Path, model: Any, variables: Mapping[str, Any], *, source: str, in_channels: int
-) -> None:
+def save(folder: str | paths.Path, model: Any, variables: Mapping[str, Any], *, source: str, in_channels: int) -> None:
     """Writes a network that `from_torch` returned; a half-written folder never bears its final name.
 
     Raises:
@@ -27,7 +24,7 @@ def save(
     """
     import orbax.checkpoint as ocp
 
-    folder = pathlib.Path(folder).absolute()
+    folder = paths.absolute(folder)
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"--output {folder} is not empty; name a new folder.")
     temporary = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
@@ -49,13 +46,13 @@ def save(
         raise
 
 
-def load(folder: str | pathlib.Path) -> tuple[Any, dict[str, Any]]:
+def load(folder: str | paths.Path) -> tuple[Any, dict[str, Any]]:
     """Returns `(model, variables)` of a folder that `save` wrote.
 
     Raises:
       UserError: it is no such folder, or it is damaged.
     """
-    folder = pathlib.Path(folder).absolute()
+    folder = paths.absolute(folder)
     try:
         content = json.loads((folder / MODEL).read_text())
         model = models.create(content["model"], **content["fields"])
@@ -64,7 +61,7 @@ def load(folder: str | pathlib.Path) -> tuple[Any, dict[str, Any]]:
     return model, jax.tree.map(jnp.asarray, read_tree(folder / VARIABLES))
 
 
-def read_tree(folder: str | pathlib.Path) -> dict[str, Any]:
+def read_tree(folder: str | paths.Path) -> dict[str, Any]:
     """Returns any Orbax checkpoint of nested dicts as host arrays, whatever devices it was written from.
 
     Raises:
@@ -75,15 +72,15 @@ def read_tree(folder: str | pathlib.Path) -> dict[str, Any]:
     check_intact(folder)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            shapes = checkpointer.metadata(pathlib.Path(folder).absolute()).item_metadata.tree
+            shapes = checkpointer.metadata(paths.absolute(folder)).item_metadata.tree
             kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-            return checkpointer.restore(pathlib.Path(folder).absolute(), restore_args=kinds)
+            return checkpointer.restore(paths.absolute(folder), restore_args=kinds)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(f"The checkpoint {folder} cannot be read ({text}); it may be damaged.") from error
 
 
-def check_intact(folder: str | pathlib.Path) -> None:
+def check_intact(folder: str | paths.Path) -> None:
     """Reads the database of an Orbax checkpoint once, entry by entry, and keeps nothing.
 
     Orbax reads all arrays at once and leaves at the first error; the reads still under way then print tracebacks of
@@ -94,11 +91,11 @@ def check_intact(folder: str | pathlib.Path) -> None:
     """
     import tensorstore
 
-    folder = pathlib.Path(folder).absolute()
+    folder = paths.absolute(folder)
     try:
         if not json.loads((folder / "_METADATA").read_text()).get("use_ocdbt", True):
             return  # one folder for each array: somebody else's checkpoint, not one of ours
-        entries = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
+        entries = tensorstore.KvStore.open({"driver": "ocdbt", "base": paths.kvstore_url(folder)}).result()
         keys = entries.list().result()
         missing = [key for key in keys if entries.read(key).result().state != "value"]
         damage = f"{len(missing)} of {len(keys)} entries are missing" if missing else "" if keys else "it is empty"

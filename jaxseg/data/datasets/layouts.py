@@ -3,8 +3,8 @@
 import csv
 import functools
 import hashlib
+import io
 import json
-import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int16, Integer
 
+from jaxseg import paths
 from jaxseg.data import readers, volume
 from jaxseg.data.datasets.inputs import check_names, read_case
 from jaxseg.typing import IGNORE, Case, DataSet, Sample, UserError, Volume
@@ -146,26 +147,28 @@ def digest_case(case: Case, *, rule: LabelRule) -> str:
         if path is None:
             continue
         total.update(role.encode())
-        for file in _parts(pathlib.Path(path)):
+        for file in _parts(paths.path(path)):
             total.update(_file_digest(file))
     return total.hexdigest()
 
 
-def _parts(path: pathlib.Path) -> list[pathlib.Path]:
+def _parts(path: paths.Path) -> list[paths.Path]:
     """Returns the file, with its other half where it is one of a pair."""
     other = path.with_suffix({".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower(), path.suffix))
     return [path, other] if other != path and other.exists() else [path]
 
 
-def _file_digest(path: pathlib.Path) -> bytes:
+def _file_digest(path: paths.Path) -> bytes:
     try:
+        if paths.is_remote(path):
+            return hashlib.sha256(path.read_bytes()).digest()
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; check the path and its permissions.") from error
 
 
-def folder(root: Any, *, layout: str) -> pathlib.Path:
+def folder(root: Any, *, layout: str) -> paths.Path:
     """Returns `root` as a folder.
 
     Raises:
@@ -173,7 +176,7 @@ def folder(root: Any, *, layout: str) -> pathlib.Path:
     """
     if not root:
         raise UserError(f"The data layout {layout!r} needs data.root, the folder of the data set; it is not set.")
-    root = pathlib.Path(root)
+    root = paths.path(root)
     if not root.is_dir():
         what = "is a file" if root.is_file() else "does not exist"
         raise UserError(f"data.root should be the folder of a data set, but {root} {what}; check the path.")
@@ -182,7 +185,7 @@ def folder(root: Any, *, layout: str) -> pathlib.Path:
     return root
 
 
-def read_json(root: pathlib.Path, *, layout: str) -> dict[str, Any]:
+def read_json(root: paths.Path, *, layout: str) -> dict[str, Any]:
     """Returns the content of `root/dataset.json`.
 
     Raises:
@@ -217,7 +220,7 @@ def in_order(names: Any, *, field: str, path: Any) -> tuple[str, ...]:
     return tuple(str(names[str(i)]) for i in range(len(names)))
 
 
-def find_subjects(cases: Sequence[Case], root: pathlib.Path, subjects: str | None) -> tuple[Case, ...]:
+def find_subjects(cases: Sequence[Case], root: paths.Path, subjects: str | None) -> tuple[Case, ...]:
     """Returns the cases with their subject from a table with the columns `case` and `subject`.
 
     Args:
@@ -233,8 +236,7 @@ def find_subjects(cases: Sequence[Case], root: pathlib.Path, subjects: str | Non
         return tuple(cases)
     if not path.is_file():
         raise UserError(f"data.subjects names {path}, but there is no such file; correct it or leave it unset.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")))
     if not rows or not {"case", "subject"} <= set(rows[0]):
         columns = ", ".join(map(str, rows[0])) if rows else "no rows"
         raise UserError(f"{path} should be a table with the columns case and subject, but has {columns}.")

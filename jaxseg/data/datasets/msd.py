@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from jaxseg import paths
 from jaxseg.data import readers
 from jaxseg.data.datasets import layouts
 from jaxseg.typing import Case, DataSet, UserError
@@ -38,7 +39,7 @@ def load(
     return layouts.make(cases, channels=channels, rule=rule, flip_pairs=flip_pairs)
 
 
-def _labels(labels: Any, path: pathlib.Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def _labels(labels: Any, path: paths.Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Returns raw values in ascending order and their names; gaps between values are allowed."""
     try:
         table = {int(value): str(name) for value, name in labels.items()}
@@ -51,7 +52,7 @@ def _labels(labels: Any, path: pathlib.Path) -> tuple[tuple[int, ...], tuple[str
     return tuple(sorted(table)), tuple(table[value] for value in sorted(table))
 
 
-def _cases(root: pathlib.Path, training: Any, path: pathlib.Path) -> list[Case]:
+def _cases(root: paths.Path, training: Any, path: paths.Path) -> list[Case]:
     pairs = training if isinstance(training, list) else []
     if not pairs or not all(isinstance(pair, dict) and {"image", "label"} <= set(pair) for pair in pairs):
         raise UserError(

@@ -1,10 +1,10 @@
 """nnU-Net v2 raw data: imagesTr/CASE_0000.ext (one file a channel), labelsTr/CASE.ext, dataset.json."""
 
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from jaxseg import paths
 from jaxseg.data.datasets import layouts
 from jaxseg.typing import Case, DataSet, UserError
 
@@ -89,7 +89,7 @@ def parse_labels(labels: Any, order: Any, path: Any) -> tuple[tuple, tuple, int 
     return values, tuple(names.get(value, f"label_{value}") for value in values), ignore, tuple(tuples)
 
 
-def _found(root: pathlib.Path, ending: Any, channels: int, path: pathlib.Path) -> list[Case]:
+def _found(root: paths.Path, ending: Any, channels: int, path: paths.Path) -> list[Case]:
     """Lists imagesTr and labelsTr and pairs them by name."""
     if not isinstance(ending, str) or not ending.startswith("."):
         raise UserError(f'{path} should give "file_ending", such as ".nii.gz", but has {ending!r}.')
@@ -122,7 +122,7 @@ def _found(root: pathlib.Path, ending: Any, channels: int, path: pathlib.Path) -
     return cases
 
 
-def _listed(root: pathlib.Path, dataset: Any, channels: int, path: pathlib.Path) -> list[Case]:
+def _listed(root: paths.Path, dataset: Any, channels: int, path: paths.Path) -> list[Case]:
     """Follows explicit paths: {"dataset": {CASE: {"images": [...], "label": ...}}}, relative to `root`."""
     try:
         cases = [
@@ -135,7 +135,7 @@ def _listed(root: pathlib.Path, dataset: Any, channels: int, path: pathlib.Path)
         ) from error
     problems = [f"{case.name} lists {len(case.images)} images" for case in cases if len(case.images) != channels]
     problems += [
-        f"{f} is missing" for case in cases for f in (*case.images, case.label) if f and not pathlib.Path(f).is_file()
+        f"{f} is missing" for case in cases for f in (*case.images, case.label) if f and not paths.path(f).is_file()
     ]
     layouts.refuse(problems, what=f"The files listed in {path} ({channels} channels a case) do not match")
     return cases

@@ -6,6 +6,7 @@ To add a format: one file with `read(path)` and `read_label(path)`, one line a s
 import pathlib
 from typing import Any
 
+from jaxseg import paths
 from jaxseg.registry import resolve
 from jaxseg.typing import UserError, Volume
 
@@ -86,7 +87,7 @@ def read_label(path: Any) -> Volume:
 
 
 def _call(function: str, path: Any) -> Volume:
-    path = pathlib.Path(path)
+    path = paths.path(path)
     if not path.exists():
         raise UserError(f"{path} should be an image file, but there is no such file; check the path.")
     if not path.is_file():
@@ -94,6 +95,9 @@ def _call(function: str, path: Any) -> Volume:
     kind = suffix(path)
     if not kind:
         raise UserError(f"{path} has a suffix that no reader knows; convert it to one of {', '.join(sorted(TABLE))}.")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} should be an image file, but is empty (0 bytes); copy or export it again.")
-    return resolve(kind, {kind: f"{TABLE[kind]}:{function}"}, kind="reader")(path)
+    reader = resolve(kind, {kind: f"{TABLE[kind]}:{function}"}, kind="reader")
+    with paths.local(path) as here:
+        if here.stat().st_size == 0:
+            raise UserError(f"{path} should be an image file, but is empty (0 bytes); copy or export it again.")
+        volume = reader(here)
+    return volume._replace(path=str(path)) if paths.is_remote(path) else volume

@@ -15,6 +15,7 @@ from jaxseg.typing import UserError
 
 FILE = "study.db"
 FINISHED, ENDED, FAILED, STOPPED = "finished", "ended early", "failed", "interrupted"  # how a trial can end
+RUNNING = "running"
 _GIVEN_UP, _STEPS, _SECONDS, _REASON = "given_up", "steps", "seconds", "reason"
 
 
@@ -153,7 +154,7 @@ class Study:
             rows.append(
                 {
                     "trial": trial.number,
-                    "state": ends.get(trial.state, STOPPED),
+                    "state": ends.get(trial.state, RUNNING if trial.number in self._open else STOPPED),
                     "score": max(trial.intermediate_values.values(), default=float("nan")),
                     _STEPS: attributes.get(_STEPS, trial.last_step or 0),
                     _SECONDS: attributes.get(_SECONDS, float("nan")),
@@ -161,7 +162,7 @@ class Study:
                     _REASON: attributes.get(_REASON, ""),
                 }
             )
-        order = (FINISHED, ENDED, STOPPED, FAILED)
+        order = (FINISHED, ENDED, RUNNING, STOPPED, FAILED)
 
         def rank(row):
             far = 0 if row["state"] == FINISHED else -row[_STEPS]

@@ -6,7 +6,7 @@ import pytest
 
 from jaxseg import config as configs
 from jaxseg import space
-from jaxseg.cli.study import ENDED, FAILED, FINISHED, STOPPED, Result, Study
+from jaxseg.cli.study import ENDED, FAILED, FINISHED, RUNNING, STOPPED, Result, Study
 
 TEXT = "optim.lr=log(1e-4,1e-2); model.features=choice((8,16),(16,32)); data.batch_size=int(2,8,step=2)"
 
@@ -61,7 +61,8 @@ def test_an_unfinished_trial_comes_again_with_its_values_and_scores(tmp_path):
     third.tell(number, Result(FINISHED, 30, 5.0))
     row = third.rows()[0]
     assert (row["trial"], row["state"], row["score"], row["steps"], row["seconds"]) == (0, FINISHED, 0.7, 30, 5.0)
-    assert third.rows()[1]["state"] == STOPPED
+    assert [row["state"] for row in third.rows()] == [FINISHED, RUNNING]
+    assert [row["state"] for row in study(tmp_path).rows()] == [FINISHED, STOPPED]
 
 
 def test_halving_ends_what_lags_behind(tmp_path):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import models, registry
+from jaxseg import models, registry, validation
 from jaxseg.typing import UserError
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -28,7 +28,7 @@ def test_every_config_is_valid(path, arg):
     config = load(path).get_config(arg)
     if config.data.name is None:
         config.data.name = "msd"
-    configs.validate(config)
+    validation.validate(config)
     assert f"python launch.py --config configs/{path.name}" in load(path).__doc__
 
 
@@ -53,7 +53,7 @@ def test_problems_of_weights_and_rates_are_told():
     config.optim.lr_factors = (("^head", 2.0), ("(", 1.0), ("lonely",))
     config.optim.freeze = "["
     with pytest.raises(UserError) as caught:
-        configs.validate(config)
+        validation.validate(config)
     for text in ("init.path, which is not set", "init.stem must be sum or repeat", "init.skip is not a regular",
                  "optim.freeze is not a regular", "lr_factors '(' is not a regular", "got ('lonely',)"):  # fmt: skip
         assert text in str(caught.value)
@@ -66,7 +66,7 @@ def test_all_problems_are_reported_together():
     config.optim.lr = -1.0
     config.parallel.kind = "magic"
     with pytest.raises(UserError) as caught:
-        configs.validate(config)
+        validation.validate(config)
     text = str(caught.value)
     for field in ("train.total_steps", "data.name", "data.fold", "data.patch_size", "optim.lr", "parallel.kind"):
         assert field in text
@@ -78,7 +78,7 @@ def test_two_durations_are_refused():
     config.train.total_steps = 5
     config.train.total_minutes = 1.0
     with pytest.raises(UserError, match="exactly one of"):
-        configs.validate(config)
+        validation.validate(config)
 
 
 def test_parse_arg():
@@ -111,4 +111,4 @@ def test_spacing_forms():
     assert configs.spacing_of(config) == (1.5, 1.0, 1.0)
     config.data.spacing = "0,1,1"
     with pytest.raises(UserError, match="positive mm"):
-        configs.validate(config)
+        validation.validate(config)

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxseg import config as configs
-from jaxseg import space
+from jaxseg import space, validation
 from jaxseg.space import Choice, Range
 from jaxseg.typing import UserError
 
@@ -81,7 +81,7 @@ def test_all_mistakes_are_told_with_those_of_the_config():
     config.tune.space = "optim.lr=log(1,0.1); augmnet=choice(none)"
     config.tune.sampler, config.tune.pruner, config.tune.first_rung, config.tune.reduction = "cma", "median", 4, 1
     with pytest.raises(UserError) as caught:
-        configs.validate(config)
+        validation.validate(config)
     for text in ("low end of optim.lr", "did you mean augment?", "tune.sampler must be tpe or random, got 'cma'",
                  "tune.pruner must be halving or none", "tune.first_rung = 4 comes before the first score",
                  "tune.reduction must be at least 2"):  # fmt: skip

@@ -105,7 +105,7 @@ def detector(config: ConfigDict, apply: Callable, variables: Any, record: dict) 
     settings = preprocess.settings_from_json(record["settings"])
 
     def find(volume: Volume) -> Instances:
-        image, _ = preprocess.forward(volume, settings)  # on the file's own grid: config.validate asks for that
+        image, _ = preprocess.forward(volume, settings)  # on the file's own grid: validation asks for that
         return prediction.predict_instances(functools.partial(apply, variables), image, **predict_options(config))
 
     return find

@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jaxseg import config as configs
-from jaxseg import paths
+from jaxseg import paths, validation
 from jaxseg.cli import workdir
 from jaxseg.typing import UserError
 
@@ -189,7 +189,7 @@ def _set(config: ConfigDict, text: str) -> None:
         known = ", ".join(f"{part}.{key}" for part in ("predict", "evaluate") for key in config[part])
         raise UserError(f"--set {text} should read FIELD=VALUE with one of {known}.")
     config[group][field] = configs.literal(value)
-    configs.validate(config)
+    validation.validate(config)
 
 
 def _replace_duration(config: ConfigDict) -> None:
@@ -200,4 +200,4 @@ def _replace_duration(config: ConfigDict) -> None:
         for name in names:
             if name not in overridden:
                 config.train[name] = None
-    configs.validate(config)
+    validation.validate(config)

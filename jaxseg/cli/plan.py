@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import config as configs
 from jaxseg import evaluate as evaluation
 from jaxseg import plan as plans
+from jaxseg import validation
 from jaxseg.cli import build, config_file, prepare, workdir
 from jaxseg.data import fingerprint
 from jaxseg.typing import UserError
@@ -145,7 +145,7 @@ def configure(config: ConfigDict, chosen: Mapping[str, Any], *, axes: int) -> Co
 def _problem(config: ConfigDict, known: build.Facts) -> str:
     """Returns why a planned config would be refused, as where an option names an axis that it has not; "" if not."""
     try:
-        configs.validate(config)
+        validation.validate(config)
         build.check_model(config, known)
     except UserError as error:
         return str(error)

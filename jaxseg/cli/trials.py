@@ -14,6 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxseg import config as configs
+from jaxseg import validation
 from jaxseg.cli import build, shares, workdir
 from jaxseg.cli import train as one_training
 from jaxseg.cli.compile import EXHAUSTED
@@ -59,7 +60,7 @@ def run(arguments: workdir.Arguments, prepared: dict[str, Any], watch: loop.Watc
     """
     config, folder = arguments.config, arguments.workdir
     try:
-        configs.validate(config)
+        validation.validate(config)
         known = build.stored_facts(prepared)
         build.check_model(config, known)
         patch = build.patch_size(config, known, store.open(build.store_folder(config, folder)))  # that of its model

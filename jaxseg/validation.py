@@ -1,0 +1,186 @@
+"""What is wrong with a config: every problem at once, each with its field and the fix, before anything is read."""
+
+import re
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+from jaxseg import space
+from jaxseg.config import flat
+from jaxseg.typing import UserError
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises one UserError that lists every problem of the config, each with its field and the fix."""
+    problems = list(_problems(config))
+    if problems:
+        raise UserError("The config cannot be run: " + " ".join(f"({n}) {text}" for n, text in enumerate(problems, 1)))
+
+
+def _problems(config: ConfigDict) -> Iterator[str]:
+    durations = {name: config.train[name] for name in ("total_steps", "total_epochs", "total_minutes")}
+    given = [name for name, value in durations.items() if value is not None]
+    if len(given) != 1:
+        found = " and ".join(f"train.{name}" for name in given) or "none"
+        yield f"exactly one of train.total_steps, total_epochs, total_minutes must be set, found {found}."
+    for name in given:
+        if durations[name] <= 0:
+            yield f"train.{name} must be positive, got {durations[name]}."
+    if config.data.name is None:
+        yield "data.name is not set; add --config.data.name=msd (or nnunet_raw, image_mask, tfds)."
+    if config.predict.postprocess == "auto" and config.data.fold != "all":
+        yield "predict.postprocess='auto' is what all folds have chosen; set data.fold='all', or name the steps."
+    yield from _data_problems(config.data)
+    yield from _number_problems(config)
+    ndim = config.model.get("ndim", len(config.data.patch_size))
+    if ndim not in (2, 3):
+        yield f"model.ndim must be 2 or 3, got {ndim}."
+    if len(config.data.patch_size) != ndim:
+        yield f"data.patch_size {config.data.patch_size} must have model.ndim = {ndim} entries."
+    if config.predict.window is not None and len(config.predict.window) != ndim:
+        yield f"predict.window {config.predict.window} must have model.ndim = {ndim} entries."
+    if config.train.together not in ("", "auto", "vmap", "unroll"):
+        yield f"train.together must be auto, vmap, unroll or empty, got {config.train.together!r}."
+    if config.train.together and (config.parallel.kind != "pmap" or config.task != "semantic"):
+        yield "train.together spreads folds of a semantic task over devices by itself; leave parallel.kind as it is."
+    if config.parallel.kind not in ("pmap", "mesh"):
+        yield f"parallel.kind must be 'pmap' or 'mesh', got {config.parallel.kind!r}."
+    if config.parallel.spatial > 1 and config.parallel.kind != "mesh":
+        yield "parallel.spatial > 1 needs parallel.kind='mesh'."
+    yield from _process_problems(config.parallel)
+    yield from _pattern_problems(config)
+    yield from _instance_problems(config, ndim)
+    if config.init.path is None and (config.init.source is not None or config.init.skip):
+        yield "init.source and init.skip say how to read init.path, which is not set."
+    for field, known in (("stem", ("sum", "repeat")), ("inflate", ("centre", "mean"))):
+        if config.init[field] not in known:
+            yield f"init.{field} must be {' or '.join(known)}, got {config.init[field]!r}."
+    yield from _tune_problems(config)
+
+
+def _process_problems(parallel: ConfigDict) -> Iterator[str]:
+    given = {name: parallel[name] for name in ("coordinator", "processes", "process")}
+    missing = [f"parallel.{name}" for name, value in given.items() if value is None]
+    if parallel.coordinator is not None and missing:
+        yield f"parallel.coordinator needs {' and '.join(missing)} beside it."
+    if parallel.coordinator is None and (parallel.processes or 1) > 1:
+        yield "parallel.processes > 1 needs parallel.coordinator, the address:port of process 0; or leave both unset."
+    if parallel.coordinator is not None and not re.fullmatch(r"\S+:\d+", parallel.coordinator):
+        yield f"parallel.coordinator must be address:port, such as 10.0.0.1:8476, got {parallel.coordinator!r}."
+    if parallel.processes is not None and not 0 <= (parallel.process or 0) < parallel.processes:
+        yield f"parallel.process must be 0 to {parallel.processes - 1}, got {parallel.process}."
+    if parallel.heartbeat_seconds < 10:
+        yield f"parallel.heartbeat_seconds must be at least 10, got {parallel.heartbeat_seconds}."
+
+
+def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
+    if config.task not in ("semantic", "instance"):
+        yield f"task must be semantic or instance, got {config.task!r}."
+    if (config.model.name == "mask_rcnn") != (config.task == "instance"):
+        yield f"model.name = {config.model.name!r} does not do task = {config.task!r}; mask_rcnn does instance."
+    if config.task != "instance" and not config.predict.watershed:
+        return
+    if config.data.previous:
+        yield "data.previous is for semantic tasks; leave it out where objects are told apart."
+    if ndim != 2:
+        yield "objects are told apart in 2D images only; set model.ndim = 2."
+    if config.data.spacing != "keep" or config.data.crop:
+        yield "objects are found on the image's own grid; set data.spacing='keep' and data.crop=False."
+    if config.parallel.spatial > 1:
+        yield "parallel.spatial > 1 works for semantic tasks only."
+    for field, least in (("max_objects", 1), ("sampled_anchors", 2), ("sampled_boxes", 4), ("sampled_masks", 1)):
+        if config.instance[field] is not None and config.instance[field] < least:
+            yield f"instance.{field} must be at least {least}, got {config.instance[field]}."
+    overlaps = tuple(config.instance.anchor_overlaps)
+    if len(overlaps) != 2 or not 0 < overlaps[0] <= overlaps[1] <= 1:
+        yield f"instance.anchor_overlaps must be two shares, the lower first, such as (0.3, 0.7); got {overlaps}."
+
+
+def _pattern_problems(config: ConfigDict) -> Iterator[str]:
+    patterns = {"optim.no_decay": config.optim.no_decay, "optim.freeze": config.optim.freeze}
+    patterns["init.skip"] = config.init.skip
+    for pair in config.optim.lr_factors:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[1], float | int)):
+            yield f"optim.lr_factors takes pairs such as (('^backbone', 0.1),), got {pair!r}."
+        else:
+            patterns[f"optim.lr_factors {pair[0]!r}"] = pair[0]
+    for field, pattern in patterns.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield f"{field} is not a regular expression: {error}."
+
+
+def _data_problems(data: ConfigDict) -> Iterator[str]:
+    if not data.fold.isdigit() and data.fold not in ("all", "none"):
+        yield f"data.fold must be '0' to '{data.folds - 1}', 'all' or 'none', got {data.fold!r}."
+    elif data.fold.isdigit() and int(data.fold) >= data.folds:
+        yield f"data.fold is {data.fold} but there are data.folds = {data.folds}, counted from 0."
+    if data.previous and data.fold == "none":
+        yield "data.previous holds cases out fold by fold; set data.fold to a number or 'all'."
+    if any(size < 0 for size in data.patch_size):
+        yield f"data.patch_size must be positive, or 0 to fit it to the data, got {data.patch_size}."
+    if data.split_kind not in ("nnunet", "blocks"):
+        yield f"data.split_kind must be 'nnunet' or 'blocks', got {data.split_kind!r}."
+    if data.orientation not in ("canonical", "keep"):
+        yield f"data.orientation must be 'canonical' or 'keep', got {data.orientation!r}."
+    if data.spacing not in ("keep", "median"):
+        try:
+            numbers = [float(value) for value in data.spacing.split(",") if value.strip() != "keep"]
+        except ValueError:
+            numbers = []
+        if not numbers or min(numbers) <= 0:
+            yield f"data.spacing must be keep, median or positive mm such as 1.5,1,1; got {data.spacing!r}."
+
+
+def _number_problems(config: ConfigDict) -> Iterator[str]:
+    least = {
+        "data.batch_size": 1,
+        "data.folds": 2,
+        "data.train_cases": 0,
+        "data.workers": 1,
+        "optim.accumulate": 1,
+        "train.ckpt_steps": 1,
+        "train.eval_steps": 1,
+        "train.log_steps": 1,
+        "predict.batch_size": 1,
+        "parallel.spatial": 1,
+        "tune.startup": 1,
+        "tune.first_rung": 0,
+        "tune.reduction": 2,
+        "tune.trials": 1,
+        "tune.together": 1,
+        "optim.lr": 0.0,
+        "optim.freeze_steps": 0,
+        "optim.weight_decay": 0.0,
+        "optim.clip_norm": 0.0,
+    }
+    for path, smallest in least.items():
+        value = _get(config, path)
+        if not value >= smallest:
+            yield f"{path} must be at least {smallest}, got {value}."
+    for path in ("data.foreground", "predict.overlap", "optim.ema"):
+        value = _get(config, path)
+        if not 0 <= value <= 1 or (value == 1 and path != "data.foreground"):
+            yield f"{path} is a fraction from 0 to below 1, got {value}."
+    if config.data.batch_size % config.optim.accumulate:
+        micro = config.optim.accumulate
+        yield f"data.batch_size = {config.data.batch_size} must be a multiple of optim.accumulate = {micro}."
+    if config.train.dtype not in ("auto", "float32", "bfloat16"):
+        yield f"train.dtype must be auto, float32 or bfloat16, got {config.train.dtype!r}."
+
+
+def _tune_problems(config: ConfigDict) -> Iterator[str]:
+    yield from space.problems(config.tune.space, flat(config.to_dict()))
+    for field, known in (("sampler", ("tpe", "random")), ("pruner", ("halving", "none"))):
+        if config.tune[field] not in known:
+            yield f"tune.{field} must be {' or '.join(known)}, got {config.tune[field]!r}."
+    rung, evaluated = config.tune.first_rung, config.train.eval_steps
+    if rung and rung < evaluated:
+        yield f"tune.first_rung = {rung} comes before the first score, at train.eval_steps = {evaluated}."
+
+
+def _get(config: ConfigDict, path: str):
+    for name in path.split("."):
+        config = config[name]
+    return config

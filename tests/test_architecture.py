@@ -78,6 +78,11 @@ def test_wall(path):
         assert not names & {"pmap", "Mesh", "NamedSharding", "make_mesh"}, (
             f"{inside}: distribution lives in train/parallel.py"
         )
+    if inside != "train/processes.py":
+        assert (
+            not any("multihost_utils" in name for name, _ in imports(path))
+            and "jax.distributed" not in path.read_text()
+        ), f"{inside}: processes meet in train/processes.py"
 
 
 def test_files_are_small():

@@ -112,3 +112,21 @@ def test_spacing_forms():
     config.data.spacing = "0,1,1"
     with pytest.raises(UserError, match="positive mm"):
         validation.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"coordinator": "10.0.0.1:8476"}, "needs parallel.processes and parallel.process beside it"),
+        ({"processes": 2}, "parallel.processes > 1 needs parallel.coordinator"),
+        ({"coordinator": "10.0.0.1", "processes": 2, "process": 0}, "must be address:port, such as 10.0.0.1:8476"),
+        ({"coordinator": "10.0.0.1:1", "processes": 2, "process": 2}, "parallel.process must be 0 to 1, got 2"),
+        ({"heartbeat_seconds": 1}, "parallel.heartbeat_seconds must be at least 10"),
+    ],
+)
+def test_problems_of_several_processes_are_told(fields, message):
+    config = configs.base_config()
+    config.data.name, config.train.total_steps = "msd", 1
+    config.parallel.update(fields)
+    with pytest.raises(UserError, match=message):
+        validation.validate(config)

@@ -126,3 +126,10 @@ def test_a_lost_process_ends_this_one(monkeypatch, capsys):
     assert not ended
     processes.check_lost(ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer\nmore"))
     assert ended == [processes.LOST] and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("end", "told"), [("os.abort()", True), ("sys.exit(2)", False), ("pass", False)])
+def test_an_aborted_process_leaves_a_sentence(end, told):
+    code = f"import os, sys; from jaxseg.train import processes; processes._leave_last_words('come back'); {end}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS)
+    assert ("error: come back" in done.stderr) == told

@@ -90,9 +90,11 @@ def base_config() -> ConfigDict:
         {
             "window": optional(tuple),  # unset: the training patch
             "overlap": 0.5,
-            "weight": "gaussian",
+            "weight": "gaussian",  # of a window's middle over its rim: gaussian, constant, nnunet
+            "average": "probabilities",  # what windows, flips and folds average: probabilities, logits (nnU-Net)
             "batch_size": 1,
             "tta": False,  # average over flips of the axes that augmentation may mirror
+            "flip_axes": optional(tuple),  # other axes for that, such as (1, 2)
             "postprocess": "",  # such as "keep_largest|remove_small(min_voxels=20)"; auto: what all folds have chosen
             "checkpoint": "best",  # best, latest, or a step number
             "probabilities": False,
@@ -153,6 +155,7 @@ def _data() -> ConfigDict:
             "spacing": "keep",  # keep, median (nnU-Net's rule), or mm such as "1.5,1,1" or "keep,1,1" in z,y,x
             "normalize": "auto",  # auto (by channel name), or one of zscore, zscore_mask, ct, unit, rgb, none a channel
             "orientation": "canonical",
+            "axis_order": optional(tuple),  # then of axes, such as (2, 0, 1); patch_size and spacing are in this order
             "crop": True,
             "foreground": 1 / 3,  # share of each batch that must show a labelled class
             "workers": 2,
@@ -235,6 +238,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
         yield f"data.patch_size {config.data.patch_size} must have model.ndim = {ndim} entries."
     if config.predict.window is not None and len(config.predict.window) != ndim:
         yield f"predict.window {config.predict.window} must have model.ndim = {ndim} entries."
+    yield from _predict_problems(config.predict, ndim)
     if config.parallel.kind not in ("pmap", "mesh"):
         yield f"parallel.kind must be 'pmap' or 'mesh', got {config.parallel.kind!r}."
     if config.parallel.spatial > 1 and config.parallel.kind != "mesh":
@@ -246,6 +250,15 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     for field, known in (("stem", ("sum", "repeat")), ("inflate", ("centre", "mean"))):
         if config.init[field] not in known:
             yield f"init.{field} must be {' or '.join(known)}, got {config.init[field]!r}."
+
+
+def _predict_problems(predict: ConfigDict, ndim: int) -> Iterator[str]:
+    for field, known in (("weight", ("gaussian", "constant", "nnunet")), ("average", ("probabilities", "logits"))):
+        if predict[field] not in known:
+            yield f"predict.{field} must be one of {', '.join(known)}, got {predict[field]!r}."
+    axes = predict.flip_axes
+    if axes is not None and (len(set(axes)) != len(axes) or not set(axes) <= set(range(ndim))):
+        yield f"predict.flip_axes must name axes from 0 to {ndim - 1}, each once, got {tuple(axes)}."
 
 
 def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
@@ -295,6 +308,8 @@ def _data_problems(data: ConfigDict) -> Iterator[str]:
         yield f"data.split_kind must be 'nnunet' or 'blocks', got {data.split_kind!r}."
     if data.orientation not in ("canonical", "keep"):
         yield f"data.orientation must be 'canonical' or 'keep', got {data.orientation!r}."
+    if data.axis_order is not None and sorted(data.axis_order) not in ([0, 1], [0, 1, 2]):
+        yield f"data.axis_order must name each axis once, such as (2, 0, 1), got {tuple(data.axis_order)}."
     if data.spacing not in ("keep", "median"):
         try:
             numbers = [float(value) for value in data.spacing.split(",") if value.strip() != "keep"]

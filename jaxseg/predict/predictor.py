@@ -43,6 +43,7 @@ def predict_case(
     regions: Sequence[Sequence[int]] | None = None,
     postprocess: str | Callable[..., np.ndarray] | None = None,
     keep_probabilities: bool = False,
+    logits: bool = False,
 ) -> Prediction:
     """Returns the class ids of one case: preprocess, predict by windows, back to the grid of the file, clean up.
 
@@ -56,6 +57,8 @@ def predict_case(
         their order wherever the probability is above 0.5.
       postprocess: a text for `postprocess.from_string`, or a function `(labels, *, spacing) -> labels`; sees class ids.
       keep_probabilities: also give the probabilities on the grid of the file (K times the size of a float32 image).
+      logits: `predict_fn` gives logits. So these are what windows and flips average and what is resampled; they become
+        probabilities on the grid of the file (nnU-Net).
 
     Raises:
       UserError: the volume does not fit the settings, or the network gave numbers that are not finite.
@@ -94,13 +97,18 @@ def predict_case(
             f"The network's output for {volume.path or 'this image'} is not finite; check the image for NaN and "
             "extreme values, or take an earlier checkpoint."
         )
+    activate = None if not logits else cleaning.softmax if regions is None else cleaning.sigmoid
     if keep_probabilities:
-        probabilities = preprocess.invert(probs, record, reduce=None, exclusive=regions is None)
+        probabilities = preprocess.invert(probs, record, reduce=None, exclusive=regions is None, activate=activate)
         labels = _reduce(probabilities, regions)
     else:
         probabilities = None
         labels = preprocess.invert(
-            probs, record, reduce="argmax" if regions is None else "threshold", region_labels=region_labels
+            probs,
+            record,
+            reduce="argmax" if regions is None else "threshold",
+            region_labels=region_labels,
+            activate=activate,
         )
     if clean is not None:
         labels = clean(labels, spacing=volume.spacing).astype(np.int16, copy=False)

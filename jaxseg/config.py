@@ -91,9 +91,11 @@ def base_config() -> ConfigDict:
         {
             "window": optional(tuple),  # unset: the training patch
             "overlap": 0.5,
-            "weight": "gaussian",
+            "weight": "gaussian",  # of a window's middle over its rim: gaussian, constant, nnunet
+            "average": "probabilities",  # what windows, flips and folds average: probabilities, logits (nnU-Net)
             "batch_size": 1,
             "tta": False,  # average over flips of the axes that augmentation may mirror
+            "flip_axes": optional(tuple),  # other axes for that, such as (1, 2)
             "postprocess": "",  # such as "keep_largest|remove_small(min_voxels=20)"; auto: what all folds have chosen
             "checkpoint": "best",  # best, latest, or a step number
             "probabilities": False,
@@ -176,6 +178,7 @@ def _data() -> ConfigDict:
             "spacing": "keep",  # keep, median (nnU-Net's rule), or mm such as "1.5,1,1" or "keep,1,1" in z,y,x
             "normalize": "auto",  # auto (by channel name), or one of zscore, zscore_mask, ct, unit, rgb, none a channel
             "orientation": "canonical",
+            "axis_order": optional(tuple),  # then of axes, such as (2, 0, 1); patch_size and spacing are in this order
             "crop": True,
             "foreground": 1 / 3,  # share of each batch that must show a labelled class
             "workers": 2,

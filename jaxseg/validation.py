@@ -39,6 +39,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
         yield f"data.patch_size {config.data.patch_size} must have model.ndim = {ndim} entries."
     if config.predict.window is not None and len(config.predict.window) != ndim:
         yield f"predict.window {config.predict.window} must have model.ndim = {ndim} entries."
+    yield from _predict_problems(config.predict, ndim)
     if config.train.together not in ("", "auto", "vmap", "unroll"):
         yield f"train.together must be auto, vmap, unroll or empty, got {config.train.together!r}."
     if config.train.together and (config.parallel.kind != "pmap" or config.task != "semantic"):
@@ -71,6 +72,15 @@ def _process_problems(parallel: ConfigDict) -> Iterator[str]:
         yield f"parallel.process must be 0 to {parallel.processes - 1}, got {parallel.process}."
     if parallel.heartbeat_seconds < 10:
         yield f"parallel.heartbeat_seconds must be at least 10, got {parallel.heartbeat_seconds}."
+
+
+def _predict_problems(predict: ConfigDict, ndim: int) -> Iterator[str]:
+    for field, known in (("weight", ("gaussian", "constant", "nnunet")), ("average", ("probabilities", "logits"))):
+        if predict[field] not in known:
+            yield f"predict.{field} must be one of {', '.join(known)}, got {predict[field]!r}."
+    axes = predict.flip_axes
+    if axes is not None and (len(set(axes)) != len(axes) or not set(axes) <= set(range(ndim))):
+        yield f"predict.flip_axes must name axes from 0 to {ndim - 1}, each once, got {tuple(axes)}."
 
 
 def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
@@ -124,6 +134,8 @@ def _data_problems(data: ConfigDict) -> Iterator[str]:
         yield f"data.split_kind must be 'nnunet' or 'blocks', got {data.split_kind!r}."
     if data.orientation not in ("canonical", "keep"):
         yield f"data.orientation must be 'canonical' or 'keep', got {data.orientation!r}."
+    if data.axis_order is not None and sorted(data.axis_order) not in ([0, 1], [0, 1, 2]):
+        yield f"data.axis_order must name each axis once, such as (2, 0, 1), got {tuple(data.axis_order)}."
     if data.spacing not in ("keep", "median"):
         try:
             numbers = [float(value) for value in data.spacing.split(",") if value.strip() != "keep"]

@@ -72,6 +72,20 @@ def test_all_problems_are_reported_together():
         assert field in text
 
 
+def test_problems_of_prediction_are_told():
+    config = configs.base_config()
+    config.data.name, config.train.total_steps = "msd", 5
+    config.data.axis_order, config.predict.flip_axes = (2, 0, 1), (0, 2)
+    config.predict.weight, config.predict.average = "nnunet", "logits"
+    validation.validate(config)
+    config.data.axis_order, config.predict.flip_axes = (2, 0), (0, 3)
+    config.predict.weight, config.predict.average = "triangle", "votes"
+    with pytest.raises(UserError) as caught:
+        validation.validate(config)
+    for field in ("data.axis_order", "predict.flip_axes", "predict.weight", "predict.average"):
+        assert field in str(caught.value)
+
+
 def test_two_durations_are_refused():
     config = configs.base_config()
     config.data.name = "msd"

@@ -93,6 +93,12 @@ def check_model(config: ConfigDict, known: Facts) -> None:
     optimizers(config)
     schedule(config)
     normalization(config, known.channels)
+    order = config.data.axis_order
+    if order is not None and known.flip_pairs and order[-1] != len(order) - 1:
+        raise UserError(
+            f"data.axis_order = {tuple(order)} puts another axis than left-right last, where flips exchange left and "
+            "right classes; leave that axis last, or set data.flip_pairs=()."
+        )
     spatial = config.parallel.spatial
     parallel.check_batch(config.data.batch_size, patch_size=config.data.patch_size, spatial=spatial)
     # Sizes that the data will decide are stood in for by some that any data could have.
@@ -169,8 +175,8 @@ def loss_text(config: ConfigDict, known: Facts) -> str:
     return config.loss
 
 
-def task(config: ConfigDict, known: Facts) -> Task:
-    """Binds model and loss."""
+def task(config: ConfigDict, known: Facts, *, logits: bool = False) -> Task:
+    """Binds model and loss; with `logits`, semantic tasks predict these in place of probabilities."""
     if config.task == "instance":
         return _frozen(config, instances.task(config, model(config, known)))
     loss = losses.from_string(loss_text(config, known))
@@ -180,6 +186,7 @@ def task(config: ConfigDict, known: Facts) -> Task:
         num_classes=len(known.classes),
         regions=known.regions,
         sync_batch_norm=config.train.sync_batch_norm,
+        logits=logits,
     )
     return _frozen(config, bound)
 
@@ -283,14 +290,16 @@ def batches(config: ConfigDict, cases: Sequence[store.StoredCase], *, start_step
 
 def predict_options(config: ConfigDict) -> dict[str, Any]:
     """Keyword arguments of `predict.predict_array` and of the predictor."""
-    mirrored = augment.mirror_axes(config.augment, ndim=config.model.ndim)
+    mirrored = config.predict.flip_axes
+    if mirrored is None:
+        mirrored = augment.mirror_axes(config.augment, ndim=config.model.ndim)
     return {
         "ndim": config.model.ndim,
         "window": tuple(config.predict.window or config.data.patch_size),
         "overlap": config.predict.overlap,
         "weight": config.predict.weight,
         "batch_size": config.predict.batch_size,
-        "flip_axes": mirrored if config.predict.tta else (),
+        "flip_axes": tuple(mirrored) if config.predict.tta else (),
     }
 
 

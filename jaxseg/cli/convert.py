@@ -1,4 +1,4 @@
-"""--mode convert: a file of PyTorch weights becomes a folder that `init.path` and research code read."""
+"""--mode convert: a file of PyTorch weights becomes a folder that `init.path` reads, a folder of nnU-Net a workdir."""
 
 import math
 
@@ -6,7 +6,7 @@ import jax
 
 from jaxseg import config as configs
 from jaxseg import transfer
-from jaxseg.cli import workdir
+from jaxseg.cli import nnunet, workdir
 from jaxseg.transfer import stored
 from jaxseg.typing import UserError
 
@@ -20,10 +20,13 @@ def convert(arguments: workdir.Arguments) -> None:
     if len(arguments.inputs) != 1 or not arguments.output or not arguments.source:
         known = ", ".join(sorted(transfer.SOURCES))
         raise UserError(
-            f"--mode convert needs --input FILE, --output DIR and --source, one of {known}; fields that the file does "
-            "not show follow as --field encoder=resnet18."
+            f"--mode convert needs --input FILE, --output DIR and --source, one of {known}; or {nnunet.SOURCE}, for a "
+            "folder that nnU-Net has trained; fields that the file does not show follow as --field encoder=resnet18."
         )
     fields = dict(_field(text) for text in arguments.fields)
+    if arguments.source == nnunet.SOURCE:
+        nnunet.convert(arguments, fields)
+        return
     weights = transfer.read_weights(arguments.inputs[0])
     model, variables = transfer.from_torch(weights, arguments.source, **fields)
     # The convolution that reads the image comes first in every source's file.

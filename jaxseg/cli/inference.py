@@ -60,7 +60,8 @@ def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) 
     record = workdir.record(folder)
     known = _known(folder, record)
     config.data.patch_size = tuple(record.get("patch_size", config.data.patch_size))
-    task = build.task(config, known)
+    logits = config.predict.average == "logits"
+    task = build.task(config, known, logits=logits)
     apply = jax.jit(task.predict)
     restored = _restore(folder, config, task, known)
     if config.task == "instance":
@@ -77,6 +78,7 @@ def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) 
         regions=known.regions,
         postprocess=config.predict.postprocess or None,
         flip_pairs=build.output_pairs(known),
+        logits=logits,
         **build.predict_options(config),
     )
     held_out = tuple(restored.metadata.get("held_out", ()))

@@ -58,6 +58,10 @@ def fill(config: ConfigDict, state: states.State, variables: dict[str, Any]) -> 
 def _of_run(folder: paths.Path) -> dict[str, Any]:
     """The weights that prediction would take: the best checkpoint's, averaged ones where training kept them."""
     workdir.record(folder)
+    if not (folder / checkpoint.FOLDER).exists():
+        folds = sorted(path.parent.name for path in folder.glob(f"*/{checkpoint.FOLDER}"))
+        fix = f"name one of its folds ({', '.join(folds)})" if folds else "train it first, or name another"
+        raise UserError(f"init.path {folder} holds no checkpoint; {fix}.")
     checkpoints = checkpoint.Checkpoints(folder)
     try:
         step = checkpoints.pick("best")

@@ -42,7 +42,10 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an o
 MODE = flags.DEFINE_enum("mode", "run", list(MODES), "What to do; run prepares if needed, trains, evaluates, reports.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
 INPUT = flags.DEFINE_multi_string(
-    "input", [], "predict, evaluate: an image or a folder; compare, choose: workdirs; convert: a file of weights."
+    "input",
+    [],
+    "predict, evaluate: an image or a folder; compare, choose: workdirs; convert: a file of weights or nnU-Net's "
+    "folder.",
 )
 OUTPUT = flags.DEFINE_string(
     "output",
@@ -54,7 +57,9 @@ LABELS = flags.DEFINE_string("labels", None, "evaluate: folder of label files, n
 SET = flags.DEFINE_multi_string("set", [], "predict, evaluate: such as predict.tta=True, in place of the stored value.")
 AVERAGE = flags.DEFINE_multi_string("average", [], "predict, evaluate: further workdirs (folds) to average with.")
 TARGET = flags.DEFINE_multi_string("target", [], "compile: cpu, or a TPU topology such as v5e:2x2; may be repeated.")
-SOURCE = flags.DEFINE_string("source", None, "convert: whose weights --input holds, such as torchvision:resnet18.")
+SOURCE = flags.DEFINE_string(
+    "source", None, "convert: whose weights --input holds, such as torchvision:resnet18; nnunet: a folder."
+)
 FIELD = flags.DEFINE_multi_string("field", [], "convert: such as encoder=resnet18, what the file does not show.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, plan: replace files that are already there.")
 

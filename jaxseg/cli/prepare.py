@@ -96,11 +96,13 @@ def _settings(config: ConfigDict, dataset: DataSet, target: paths.Path) -> prepr
         elif "ct" in normalize:
             statistics = tuple(found["channels"])
         if spacing == "median":
-            spacing = fingerprint.target_spacing(found["spacings"], found["shapes"])
+            median = fingerprint.target_spacing(found["spacings"], found["shapes"])
+            spacing = tuple(median[place] for place in config.data.axis_order or range(len(median)))
     return preprocess.Settings(
         spacing=None if isinstance(spacing, str) else tuple(spacing),  # "keep"
         normalize=normalize,
         statistics=statistics,
         crop=config.data.crop,
         orientation=config.data.orientation,
+        axis_order=config.data.axis_order,
     )

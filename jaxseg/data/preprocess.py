@@ -3,7 +3,7 @@
 The order is nnU-Net's: crop to non-zero, normalise, then resample (so that statistics are those of measured voxels).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,12 +24,14 @@ class Settings(NamedTuple):
     """How cases are brought to one grid and one scale of intensities.
 
     Attributes:
-      spacing: target millimetres along each axis of the oriented array, None in a place to leave that axis alone,
+      spacing: target millimetres along each axis of the network's array, None in a place to leave that axis alone,
         None as a whole for no resampling.
       normalize: one of NORMALIZATIONS for each channel.
       statistics: for each channel the data set's foreground statistics (keys mean, std, p005, p995), which "ct" needs.
       crop: cut to the bounding box of voxels that are not 0 in every channel.
       orientation: "canonical" turns 3D arrays nearest to (z, y, x) = (S, A, R); "keep" leaves the file's axes.
+      axis_order: into which the oriented axes are then brought: axis i of the network is axis `axis_order[i]`; None
+        leaves them (nnU-Net: the axis of the largest spacing first).
     """
 
     spacing: tuple[float | None, ...] | None = None
@@ -37,6 +39,7 @@ class Settings(NamedTuple):
     statistics: tuple[Mapping[str, float] | None, ...] | None = None
     crop: bool = True
     orientation: str = "canonical"
+    axis_order: tuple[int, ...] | None = None
 
 
 def settings_from_json(values: Mapping[str, Any]) -> Settings:
@@ -59,7 +62,9 @@ def forward(volume: Volume, settings: Settings) -> tuple[Float[np.ndarray, "*T C
       UserError: NaN or infinite or constant image, a spacing that is not positive, settings for other channels or axes.
     """
     _check(volume, settings)
-    cropped, record = place(volume, crop=settings.crop, orientation=settings.orientation)
+    cropped, record = place(
+        volume, crop=settings.crop, orientation=settings.orientation, axis_order=settings.axis_order
+    )
     target = record["target_spacing"] = _target(record["spacing"], settings, volume.path)
     normalized = _normalize(cropped, settings, volume.path)
     record["new_shape"] = list(resample.new_shape(cropped.shape[:-1], record["spacing"], target))
@@ -67,13 +72,15 @@ def forward(volume: Volume, settings: Settings) -> tuple[Float[np.ndarray, "*T C
     return np.ascontiguousarray(resample.resize(normalized, record["new_shape"], orders)), record
 
 
-def place(volume: Volume, *, crop: bool, orientation: str) -> tuple[np.ndarray, Record]:
+def place(
+    volume: Volume, *, crop: bool, orientation: str, axis_order: Sequence[int] | None = None
+) -> tuple[np.ndarray, Record]:
     """Turns an image to its orientation and cuts it to the non-zero box; the values stay as they are (a view).
 
     Returns:
       `(*S, C)` and the first part of the record: shape (the file's), axes, flips, spacing (turned), box (turned).
     """
-    axes, flips = _turn(volume, orientation)
+    axes, flips = _turn(volume, orientation, axis_order)
     data = _apply(volume.data, axes, flips)
     box = _nonzero_box(data) if crop else [[0, size] for size in data.shape[:-1]]
     record = {
@@ -119,6 +126,7 @@ def invert(
     threshold: float = 0.5,
     region_labels: Sequence[int] | None = None,
     exclusive: bool = True,
+    activate: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Int16[np.ndarray, "*S"] | Float[np.ndarray, "*S K"]:
     """Brings probabilities (or logits) back to the file's own grid: resampling (order 1), paste to the crop box, turn.
 
@@ -133,6 +141,7 @@ def invert(
       threshold: for "threshold".
       region_labels: class id written for each region; 1, 2, ... K when None.
       exclusive: for `reduce=None`: outside the crop box the first channel (background) is 1; False (regions): all 0.
+      activate: turns logits `(*S, K)` into probabilities once they are on the file's grid; "argmax" does without.
 
     Returns:
       int16 `(*S)`, or float32 `(*S, K)` with `reduce=None`.
@@ -160,7 +169,9 @@ def invert(
     for start, stop, slab in resample.slabs(probs, inside.shape[:n], orders):
         if reduce == "argmax":
             inside[start:stop] = slab.argmax(-1)
-        elif reduce == "threshold":
+            continue
+        slab = slab if activate is None else activate(slab)
+        if reduce == "threshold":
             for region, label in enumerate(labels):
                 inside[start:stop][slab[..., region] > threshold] = label
         else:
@@ -196,7 +207,19 @@ def _check(volume: Volume, settings: Settings) -> None:
     check_image(volume)
 
 
-def _turn(volume: Volume, kind: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+def _turn(volume: Volume, kind: str, order: Sequence[int] | None) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Which axis of the file each axis of the network is, and whether it runs the other way."""
+    axes, flips = _oriented(volume, kind)
+    if order is None:
+        return axes, flips
+    if sorted(order) != list(range(len(axes))):
+        raise UserError(
+            f"{volume.path or 'The image'}: the axis order should name each of {len(axes)} axes once, got {order}."
+        )
+    return tuple(axes[place] for place in order), tuple(flips[place] for place in order)
+
+
+def _oriented(volume: Volume, kind: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     n = volume.data.ndim - 1
     if kind not in ORIENTATIONS:
         raise UserError(f"Orientation should be one of {', '.join(ORIENTATIONS)}, got {kind!r}.")

@@ -329,7 +329,10 @@ def _replace(partial: paths.Path, final: paths.Path, digest: str) -> None:
 
 def _digest(dataset: DataSet, case: Case, settings: Settings) -> str:
     """Names all that a stored case depends on: files, settings, meaning of labels and channels, this format."""
-    parts = [VERSION, case.name, case.subject, dataset.digest(case), settings._asdict()]
+    chosen = settings._asdict()
+    if chosen["axis_order"] is None:  # so that what was prepared before there was this setting stays good
+        del chosen["axis_order"]
+    parts = [VERSION, case.name, case.subject, dataset.digest(case), chosen]
     parts += [list(dataset.channels), list(dataset.classes), list(dataset.label_values)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

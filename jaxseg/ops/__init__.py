@@ -23,7 +23,7 @@ from jaxseg.ops.pool import average_pool, max_pool, max_pool_indices, max_unpool
 from jaxseg.ops.resize import resize
 from jaxseg.ops.roi_align import pyramid_roi_align, roi_align, roi_axis_weights
 from jaxseg.ops.warp import affine_matrix, sample
-from jaxseg.ops.windows import gaussian_window
+from jaxseg.ops.windows import gaussian_window, nnunet_window
 
 __all__ = [
     "affine_matrix",
@@ -52,6 +52,7 @@ __all__ = [
     "max_pool_indices",
     "max_unpool",
     "nms",
+    "nnunet_window",
     "open",
     "paste_masks",
     "pyramid_level",

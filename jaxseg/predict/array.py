@@ -55,7 +55,7 @@ def predict_array(
       window: voxels along each of the `ndim` axes; shorter images are padded with zeros and cropped back. None
         takes the whole image, padded to the next multiple of `divisor`: one compilation for each padded shape.
       overlap: fraction of a window shared with its neighbour, in [0, 1).
-      weight: "gaussian" or "constant", see `sliding_window`.
+      weight: "gaussian", "constant" or "nnunet", see `sliding_window`.
       placement: "even" or "border", see `window_starts`.
       batch_size: windows in one call.
       flip_axes: axes among the `ndim` for `flip_tta`; `predict_fn` itself is called once a flip, and stays one program.

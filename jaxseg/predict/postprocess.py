@@ -57,6 +57,18 @@ def argmax(probs: Float[np.ndarray, "*S K"]) -> Integer[np.ndarray, "*S"]:
     return labels
 
 
+def softmax(logits: Float[np.ndarray, "*S K"]) -> Float[np.ndarray, "*S K"]:
+    """Returns probabilities of exclusive classes from their logits."""
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return raised / raised.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: Float[np.ndarray, "*S K"]) -> Float[np.ndarray, "*S K"]:
+    """Returns probabilities of regions from their logits; written so that no exponential overflows."""
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1, small) / (1 + small)
+
+
 def threshold(probs: Float[np.ndarray, "*S K"], level: float = 0.5) -> Bool[np.ndarray, "*S K"]:
     """Returns where each sigmoid output lies above `level`."""
     return probs > np.float32(level)

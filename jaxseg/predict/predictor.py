@@ -44,6 +44,7 @@ def predict_case(
     postprocess: str | Callable[..., np.ndarray] | None = None,
     keep_probabilities: bool = False,
     previous: Callable[[Volume, Any], np.ndarray] | None = None,
+    logits: bool = False,
 ) -> Prediction:
     """Returns the class ids of one case: preprocess, predict by windows, back to the grid of the file, clean up.
 
@@ -59,6 +60,8 @@ def predict_case(
       keep_probabilities: also give the probabilities on the grid of the file (K times the size of a float32 image).
       previous: `(volume, record of the preprocessing) -> class ids (*T)` of a previous stage, on the grid that the
         network sees; they become channels of the image. None: there is none.
+      logits: `predict_fn` gives logits. So these are what windows and flips average and what is resampled; they become
+        probabilities on the grid of the file (nnU-Net).
 
     Raises:
       UserError: the volume does not fit the settings, or the network gave numbers that are not finite.
@@ -100,13 +103,18 @@ def predict_case(
             f"The network's output for {volume.path or 'this image'} is not finite; check the image for NaN and "
             "extreme values, or take an earlier checkpoint."
         )
+    activate = None if not logits else cleaning.softmax if regions is None else cleaning.sigmoid
     if keep_probabilities:
-        probabilities = preprocess.invert(probs, record, reduce=None, exclusive=regions is None)
+        probabilities = preprocess.invert(probs, record, reduce=None, exclusive=regions is None, activate=activate)
         labels = reduce(probabilities, regions)
     else:
         probabilities = None
         labels = preprocess.invert(
-            probs, record, reduce="argmax" if regions is None else "threshold", region_labels=region_labels
+            probs,
+            record,
+            reduce="argmax" if regions is None else "threshold",
+            region_labels=region_labels,
+            activate=activate,
         )
     if clean is not None:
         labels = clean(labels, spacing=volume.spacing).astype(np.int16, copy=False)

@@ -11,11 +11,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxseg.ops.windows import gaussian_window
+from jaxseg.ops.windows import gaussian_window, nnunet_window
 from jaxseg.typing import PredictFn
 
 Placement = Literal["even", "border"]
-Weight = Literal["gaussian", "constant"]
+Weight = Literal["gaussian", "constant", "nnunet"]
 UNROLLED = 8  # window batches; above it a scan keeps the program small (XLA's CPU backend is slow inside a scan)
 
 
@@ -40,7 +40,8 @@ def window_starts(size: int, window: int, *, overlap: float = 0.5, placement: Pl
     # The small number keeps 0.1 + 0.2 from asking for one window more.
     if placement == "even":
         count = math.ceil((size - window) / step - 1e-6) + 1
-        return tuple(round(index * (size - window) / max(count - 1, 1)) for index in range(count))
+        apart = (size - window) / max(count - 1, 1)  # before it is multiplied: ties then round as nnU-Net's do
+        return tuple(round(apart * index) for index in range(count))
     step = int(step + 1e-6)
     count = math.ceil((size - window) / step) + 1
     return tuple(min(index * step, size - window) for index in range(count))
@@ -53,7 +54,7 @@ def pad_widths(sizes: Sequence[int], window: Sequence[int]) -> tuple[tuple[int, 
 
 
 def importance(window: Sequence[int], weight: Weight) -> Float[Array, "*S"]:
-    """Returns how much each voxel of a window counts: `ops.gaussian_window`, or ones.
+    """Returns how much each voxel of a window counts: `ops.gaussian_window`, `ops.nnunet_window`, or ones.
 
     Raises:
       ValueError: another `weight`, or an axis without voxels.
@@ -64,7 +65,9 @@ def importance(window: Sequence[int], weight: Weight) -> Float[Array, "*S"]:
         return gaussian_window(tuple(window))
     if weight == "constant":
         return jnp.ones(tuple(window), jnp.float32)
-    raise ValueError(f'weight should be "gaussian" or "constant", got {weight!r}.')
+    if weight == "nnunet":
+        return nnunet_window(tuple(window))
+    raise ValueError(f'weight should be "gaussian", "constant" or "nnunet", got {weight!r}.')
 
 
 def window_table(starts: Sequence[Sequence[int]], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +120,7 @@ def sliding_window(
       predict_fn: `(B, *window, C) -> (B, *window, K)`.
       window: voxels along each spatial axis. A shorter image is padded with zeros on both sides and cropped back.
       overlap: fraction of a window shared with its neighbour, in [0, 1).
-      weight: "gaussian" (sigma = window / 8, floor 1e-3) or "constant".
+      weight: "gaussian" (sigma = window / 8, floor 1e-3), "constant", or "nnunet" (`ops.nnunet_window`).
       placement: "even" (nnU-Net) or "border" (MONAI), see `window_starts`.
       batch_size: windows in one call of `predict_fn`; windows of all images of the batch are mixed.
 

@@ -26,6 +26,7 @@ def semantic(
     group: str = "model",
     auxiliary_weight: float = 0.5,
     sync_batch_norm: bool = False,
+    logits: bool = False,
 ) -> Task:
     """Binds a model whose call is `apply(variables, image, train=...) -> (logits, aux)` and a loss into a Task.
 
@@ -40,6 +41,7 @@ def semantic(
       group: name of the one parameter group.
       auxiliary_weight: of the loss of `aux["auxiliary"]`.
       sync_batch_norm: batch norm takes its statistics over all devices of the mapped axis, not over each one's samples.
+      logits: `Task.predict` gives logits in place of probabilities.
     """
     deep_loss = losses.deep_supervision(loss)
     targets_of = (lambda labels: region_targets(labels, regions)) if regions else (lambda labels: labels)
@@ -64,13 +66,17 @@ def semantic(
         scores = activate(logits) if regions else logits
         return value, ({"counts": count(scores, batch["label"])}, {**extra, group: {**extra[group], **updated}})
 
-    def predict(variables, image):
+    def scores(variables, image):
         own = {"params": variables["params"][group], **variables["extra"][group]}
-        return activate(model.apply(own, image, train=False)[0])
+        return model.apply(own, image, train=False)[0]
+
+    def probabilities(variables, image):
+        return activate(scores(variables, image))
 
     def counts(variables, batch):
-        return count(predict(variables, batch["image"]), batch["label"])
+        return count(probabilities(variables, batch["image"]), batch["label"])
 
+    predict = scores if logits else probabilities
     return Task(init=init, losses={group: compute_loss}, counts=counts, predict=predict)
 
 

@@ -8,11 +8,12 @@ import numpy as np
 from jaxseg import registry
 from jaxseg.transfer.freeze import check_pattern, freeze
 from jaxseg.transfer.merge import Merged, adapt_channels, inflate_kernel, merge
-from jaxseg.transfer.read import read_weights
+from jaxseg.transfer.read import read_checkpoint, read_weights
 from jaxseg.typing import UserError
 
 __all__ = [
-    "Merged", "adapt_channels", "check_pattern", "freeze", "from_torch", "inflate_kernel", "merge", "read_weights",
+    "Merged", "adapt_channels", "check_pattern", "freeze", "from_torch", "inflate_kernel", "merge", "read_checkpoint",
+    "read_weights",
 ]  # fmt: skip
 
 SOURCES = {

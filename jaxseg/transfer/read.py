@@ -12,7 +12,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from jaxseg.typing import UserError
 
 FORMATS = "a PyTorch file (.pth, .pt, .th, .bin, .ckpt), a .safetensors or .npz file or a TensorFlow.js model.json"
 CONTAINERS = ("state_dict", "model_state_dict", "model_state", "network_weights", "model", "net", "params")
+PLAIN = (str, int, float, bool, type(None))
 DEPTH = 3  # containers within containers; a dict may also hold itself, so there must be an end
 PREFIXES = ("module.", "_orig_mod.")  # of torch.nn.DataParallel and of torch.compile
 SHOWN = 6  # names a message lists
@@ -32,6 +33,13 @@ SAFETENSORS = {
     **{"U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"},
     **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
 }
+
+
+class _Pickled(NamedTuple):
+    """What a PyTorch file holds, with stand-ins for arrays, and how a storage's bytes are fetched."""
+
+    found: Any
+    fetch: Callable[[str], bytes]
 
 
 def read_weights(path: Any) -> dict[str, np.ndarray]:
@@ -46,6 +54,18 @@ def read_weights(path: Any) -> dict[str, np.ndarray]:
       UserError: the file is missing, a folder, empty, damaged or of another format; it holds no dict of arrays; or its
         pickle names something that no tensor is made of.
     """
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the weights of a training checkpoint, as `read_weights` does, and what lies beside them.
+
+    Beside them are the plain values of the outermost dict of a PyTorch file: text, numbers, and lists, tuples and dicts
+    of these, three deep; anything else, and what lies deeper, is None. Other formats have nothing there.
+
+    Raises:
+      UserError: as `read_weights`.
+    """
     path = pathlib.Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected {FORMATS}: give the file in it.")
@@ -58,7 +78,12 @@ def read_weights(path: Any) -> dict[str, np.ndarray]:
     if not data:
         raise UserError(f"{path} is empty; expected {FORMATS}: copy or download it again.")
     try:
-        arrays = _reader(path, data)(path, data)
+        loaded, beside = _reader(path, data)(path, data), {}
+        if isinstance(loaded, _Pickled):
+            arrays = torch_pickle.arrays(_state_dict(path, loaded.found), loaded.fetch)
+            beside = _plain(loaded.found)
+        else:
+            arrays = loaded
     except UserError:
         raise
     except Exception as error:  # broken bytes make their parsers fail in any way, MemoryError and RecursionError too
@@ -66,10 +91,21 @@ def read_weights(path: Any) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is damaged or was cut short ({reason}); copy or download it again.") from error
     if not arrays:
         raise UserError(f"{path} holds no arrays of numbers; expected the named weights of a network.")
-    return _without_prefixes(arrays)
+    return _without_prefixes(arrays), beside if isinstance(beside, dict) else {}
 
 
-def _reader(path: pathlib.Path, data: bytes) -> Callable[[pathlib.Path, bytes], dict[str, np.ndarray]]:
+def _plain(found: Any, depth: int = 0) -> Any:
+    """The plain values in what was unpickled; exact types, since stand-ins for tensors are tuples too."""
+    if type(found) in PLAIN:
+        return found
+    if depth > DEPTH:
+        return None
+    if isinstance(found, dict):
+        return {key: _plain(value, depth + 1) for key, value in found.items() if type(key) in PLAIN}
+    return type(found)(_plain(value, depth + 1) for value in found) if type(found) in (list, tuple) else None
+
+
+def _reader(path: pathlib.Path, data: bytes) -> Callable[[pathlib.Path, bytes], dict[str, np.ndarray] | _Pickled]:
     # safetensors: the header's length in 8 bytes, then JSON. Asked first, since a length may begin as a pickle does.
     if data[7:9] == b"\0{":
         return _read_safetensors
@@ -122,37 +158,37 @@ def _read_tensorflow_js(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray
     return arrays
 
 
-def _read_zip(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = archive.namelist()
-        if names and all(name.endswith(".npy") for name in names):
-            return _read_npz(path, data)
-        roots = [name.removesuffix("data.pkl") for name in names if re.fullmatch(r"[^/]+/data\.pkl", name)]
-        if len(roots) != 1:
-            raise UserError(
-                f"{path} is a zip archive with {_some(names) or 'nothing in it'}; expected one data.pkl, as PyTorch "
-                "writes it, or .npy files alone."
-            )
-        root = roots[0]
-        if f"{root}constants.pkl" in names and any(name.startswith(f"{root}code/") for name in names):
-            raise UserError(
-                f"{path} is a TorchScript archive, a program with its weights inside; expected the weights alone: in "
-                "PyTorch, torch.save(torch.jit.load(file).state_dict(), new_file)."
-            )
-        # PyTorch stores without compression: an archive that unpacks to more than itself is a trap or repacked.
-        claimed = sum(entry.file_size for entry in archive.infolist())
-        if claimed > len(data):
-            raise pickle.UnpicklingError(f"its entries claim {claimed} bytes, the file has {len(data)}")
-        is_swapped = f"{root}byteorder" in names and archive.read(f"{root}byteorder") == b"big"
-        found, storages = torch_pickle.unpickle(path, io.BytesIO(archive.read(f"{root}data.pkl")))
+def _read_zip(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray] | _Pickled:
+    archive = zipfile.ZipFile(io.BytesIO(data))  # stays open: storages are fetched later
+    names = archive.namelist()
+    if names and all(name.endswith(".npy") for name in names):
+        return _read_npz(path, data)
+    roots = [name.removesuffix("data.pkl") for name in names if re.fullmatch(r"[^/]+/data\.pkl", name)]
+    if len(roots) != 1:
+        raise UserError(
+            f"{path} is a zip archive with {_some(names) or 'nothing in it'}; expected one data.pkl, as PyTorch "
+            "writes it, or .npy files alone."
+        )
+    root = roots[0]
+    if f"{root}constants.pkl" in names and any(name.startswith(f"{root}code/") for name in names):
+        raise UserError(
+            f"{path} is a TorchScript archive, a program with its weights inside; expected the weights alone: in "
+            "PyTorch, torch.save(torch.jit.load(file).state_dict(), new_file)."
+        )
+    # PyTorch stores without compression: an archive that unpacks to more than itself is a trap or repacked.
+    claimed = sum(entry.file_size for entry in archive.infolist())
+    if claimed > len(data):
+        raise pickle.UnpicklingError(f"its entries claim {claimed} bytes, the file has {len(data)}")
+    is_swapped = f"{root}byteorder" in names and archive.read(f"{root}byteorder") == b"big"
+    found, storages = torch_pickle.unpickle(path, io.BytesIO(archive.read(f"{root}data.pkl")))
 
-        def fetch(key: str) -> bytes:
-            raw, expected = archive.read(f"{root}data/{key}"), storages[key].nbytes
-            if len(raw) != expected:
-                raise pickle.UnpicklingError(f"storage {key} has {len(raw)} bytes, its tensors expect {expected}")
-            return _swapped(raw, torch_pickle.DTYPES[storages[key].dtype]) if is_swapped else raw
+    def fetch(key: str) -> bytes:
+        raw, expected = archive.read(f"{root}data/{key}"), storages[key].nbytes
+        if len(raw) != expected:
+            raise pickle.UnpicklingError(f"storage {key} has {len(raw)} bytes, its tensors expect {expected}")
+        return _swapped(raw, torch_pickle.DTYPES[storages[key].dtype]) if is_swapped else raw
 
-        return torch_pickle.arrays(_state_dict(path, found), fetch)
+    return _Pickled(found, fetch)
 
 
 def _read_npz(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
@@ -167,11 +203,11 @@ def _read_npz(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_pickles(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
+def _read_pickles(path: pathlib.Path, data: bytes) -> _Pickled:
     stream = io.BytesIO(data)
     found, storages = torch_pickle.unpickle(path, stream)
     if type(found) is not int or found != MAGIC:  # a plain pickle: numpy arrays at best, it has no storages
-        return torch_pickle.arrays(_state_dict(path, found), dict[str, bytes]().__getitem__)
+        return _Pickled(found, dict[str, bytes]().__getitem__)
     protocol, _ = torch_pickle.unpickle(path, stream)
     if type(protocol) is not int or protocol != PROTOCOL:
         raise pickle.UnpicklingError(f"it is not of PyTorch's protocol {PROTOCOL}")
@@ -189,7 +225,7 @@ def _read_pickles(path: pathlib.Path, data: bytes) -> dict[str, np.ndarray]:
             )
         places[key] = slice(start + 8, start + 8 + storage.nbytes)
         start = places[key].stop
-    return torch_pickle.arrays(_state_dict(path, found), lambda key: data[places[key]])
+    return _Pickled(found, lambda key: data[places[key]])
 
 
 def _swapped(raw: bytes, dtype: np.dtype) -> bytes:

@@ -366,6 +366,13 @@ def test_inputs_that_only_look_like_channels(tmp_path):
         datasets.list_inputs(tmp_path)
 
 
+def test_colours_in_one_channel_file(tmp_path):
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / f"{name}_0000.png")
+    cases = datasets.list_inputs(tmp_path, channels=3)
+    assert [(case.name, len(case.images)) for case in cases] == [("a", 1), ("b", 1)]
+
+
 def test_inputs_pairs(tmp_path):
     nibabel.save(nibabel.Nifti1Pair(noise(0), np.eye(4)), tmp_path / "x.hdr")
     (tmp_path / "README.md").write_text("x")

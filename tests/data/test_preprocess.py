@@ -226,8 +226,27 @@ def test_bad_affine_and_bad_labels():
         preprocess.invert(np.zeros((4, 5, 6, 2), np.float32), record, reduce="mean")
 
 
+def test_axes_are_brought_into_another_order_and_back():
+    data = np.random.default_rng(0).normal(size=(6, 4, 5, 1)).astype(np.float32)
+    image = volume(data, spacing=(1.0, 4.0, 2.0))
+    settings = PLAIN._replace(orientation="keep", axis_order=(1, 2, 0), spacing=(4.0, None, 0.5))
+    result, record = preprocess.forward(image, settings)
+    assert record["axes"] == [1, 2, 0] and record["spacing"] == [4.0, 2.0, 1.0] and result.shape == (4, 5, 12, 1)
+    same, record = preprocess.forward(image, settings._replace(spacing=None))
+    np.testing.assert_array_equal(same, data.transpose(1, 2, 0, 3))
+    np.testing.assert_array_equal(preprocess.invert(same, record, reduce=None), data)
+    # behind the turn to the canonical orientation, flips go with their axes
+    turned_data, affine = turned(data, (2, 0, 1), (True, False, True))
+    settings = PLAIN._replace(axis_order=(2, 0, 1))
+    result, record = preprocess.forward(volume(turned_data, affine=affine), settings)
+    np.testing.assert_array_equal(result, data.transpose(2, 0, 1, 3))
+    np.testing.assert_array_equal(preprocess.invert(result, record, reduce=None), turned_data)
+    with pytest.raises(UserError, match="should name each of 3 axes once"):
+        preprocess.forward(image, PLAIN._replace(axis_order=(0, 1)))
+
+
 def test_settings_survive_json():
-    settings = Settings((1.0, None, 2.0), ("ct", "zscore"), ({"mean": 1.0}, None), False, "keep")
+    settings = Settings((1.0, None, 2.0), ("ct", "zscore"), ({"mean": 1.0}, None), False, "keep", (1, 0, 2))
     assert preprocess.settings_from_json(json.loads(json.dumps(settings._asdict()))) == settings
 
 

@@ -89,6 +89,18 @@ def test_gaussian_window_equals_recorded(size, golden):
     np.testing.assert_allclose(ops.gaussian_window(size), truth, rtol=1e-5)
 
 
+def test_window_of_nnunet_by_hand():
+    window = np.asarray(ops.nnunet_window((8,)))
+    # the centre is 8 // 2, sigma 1 voxel, the peak 10; half precision keeps eleven bits
+    np.testing.assert_allclose(window, 10 * np.exp(-0.5 * (np.arange(8) - 4.0) ** 2), rtol=5e-4)
+    assert window[4] == 10 and np.array_equal(window, window.astype(np.float16))
+    # three axes at 4 sigma are 0 in half precision, and are lifted to the least that is not: axes at 4, 4 and 2 sigma
+    wide = np.asarray(ops.nnunet_window((8, 8, 8)))
+    assert wide[0, 0, 0] == wide.min() == np.float32(np.float16(10 * np.exp(-18))) and wide.max() == 10
+    with pytest.raises(ValueError, match="positive sizes"):
+        ops.nnunet_window((0, 3))
+
+
 def test_gaussian_window_floor():
     window = ops.gaussian_window((9, 5), floor=0.05)
     assert window.shape == (9, 5) and window.dtype == jnp.float32

@@ -79,6 +79,33 @@ def test_regions_become_classes():
     assert result.probabilities.shape == (8, 9, 2)
 
 
+def test_logits_are_averaged_and_resampled_before_they_become_probabilities():
+    def logits(image):  # of windows whose corner is bright 9, of the others 0
+        first = 9.0 * (image[:, :1, :1] > 0) + 0 * image
+        return jnp.concatenate([0 * first, first], axis=-1)
+
+    image = np.full((4, 9, 1), -1.0, np.float32)
+    image[:, 0] = 1
+    options = dict(ndim=2, num_classes=2, window=(4, 5), overlap=0.2, weight="constant", keep_probabilities=True)
+    result = predict.predict_case(logits, volume_of(image), PLAIN, logits=True, **options)
+    sigmoid = 1 / (1 + np.exp(-np.array([9.0, 4.5, 0.0])))  # the first window, both, the second
+    assert_allclose(result.probabilities[0, :, 1], np.repeat(sigmoid, [4, 1, 4]), rtol=1e-5)
+    assert_array_equal(result.labels[0], [1] * 5 + [0] * 4)
+    regions = predict.predict_case(logits, volume_of(image), PLAIN, logits=True, regions=((1,), (2,)), **options)
+    assert_allclose(regions.probabilities[0, :, 1], np.repeat(sigmoid, [4, 1, 4]), rtol=1e-5)
+    # on the way to the file's grid as well: halfway between the logits 0 and 9
+    half = PLAIN._replace(spacing=(1.0, 2.0))
+    image = np.repeat(np.array([-1.0, 1.0], np.float32), 4)[None, :, None].repeat(4, 0)
+
+    def bright_logits(image):
+        return jnp.concatenate([0 * image, 9.0 * (image > 0)], axis=-1)
+
+    options |= dict(window=(4, 4), overlap=0.5)
+    result = predict.predict_case(bright_logits, volume_of(image), half, logits=True, **options)
+    quarters = 1 / (1 + np.exp(-9.0 * np.array([0.25, 0.75])))
+    assert_allclose(result.probabilities[0, 3:5, 1], quarters, rtol=1e-5)
+
+
 def test_slices_of_a_volume_and_whole_slices():
     image = image_of(3, 9, 7)
     for options in (dict(window=(4, 4), batch_size=3), dict(window=None, divisor=4)):

@@ -55,6 +55,7 @@ def test_golden_importance(golden, shape):
         (24, 12, 0.0, "even", (0, 12)),
         (12, 12, 0.9, "even", (0,)),
         (5, 1, 0.9, "even", (0, 1, 2, 3, 4)),
+        (29, 8, 0.5, "even", (0, 4, 7, 10, 14, 18, 21)),  # nnU-Net's: 10.5 rounds to 10, 17.5 to 18
         (7, 2, 0.9, "border", (0, 1, 2, 3, 4, 5)),
     ],
 )

@@ -41,6 +41,9 @@ def test_probabilities_of_both_heads():
     probs = soft.predict({"params": params, "extra": extra}, data["image"])
     assert probs.shape == (2, 8, 12, 3)
     np.testing.assert_allclose(probs.sum(-1), 1, atol=1e-5)
+    logits, variables = make(logits=True), {"params": params, "extra": extra}
+    np.testing.assert_allclose(probs, jax.nn.softmax(logits.predict(variables, data["image"])), atol=1e-6)
+    np.testing.assert_array_equal(logits.counts(variables, data), soft.counts(variables, data))
     regions = make(regions=REGIONS, outputs=2, loss="dice_loss(activation='sigmoid') + binary_cross_entropy")
     params, extra = regions.init(jax.random.key(1), data["image"])
     probs = regions.predict({"params": params, "extra": extra}, data["image"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxseg.transfer import torch_pickle
-from jaxseg.transfer.read import MAGIC, PROTOCOL, read_weights
+from jaxseg.transfer.read import MAGIC, PROTOCOL, read_checkpoint, read_weights
 from jaxseg.typing import UserError
 
 FLOATS = np.arange(6, dtype="<f4").tobytes()
@@ -126,6 +126,16 @@ def test_containers_are_opened(container, tmp_path):
     assert {key: array.shape for key, array in read_weights(path).items()} == {"x": (2,), "y": ()}
     path.write_bytes(pickle.dumps({"model": {container: inner | {"z": np.ones(1)}}}, 2))  # no common prefix any more
     assert list(read_weights(path)) == [*inner, "z"]
+
+
+def test_plain_values_lie_beside_the_weights(tmp_path):
+    about = {"epoch": 3, "axes": (0, 1), "deep": {"deep": {"deep": {"deep": 1}}}, "nothing": None}
+    weights = as_dict(weight=tensor())
+    path = write_zip(tmp_path / "a.pth", as_pickle(as_dict(network_weights=weights, about=body(about))), _0=FLOATS)
+    arrays, beside = read_checkpoint(path)
+    np.testing.assert_array_equal(arrays["weight"], np.arange(6.0).reshape(2, 3))
+    expected = {**about, "deep": {"deep": {"deep": None}}}
+    assert beside == {"network_weights": {"weight": None}, "about": expected}
 
 
 def test_what_is_no_dict_of_arrays_is_refused(tmp_path):

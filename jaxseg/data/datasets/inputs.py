@@ -88,6 +88,8 @@ def _group(files: list[pathlib.Path], channels: int | None) -> list[Case] | None
             return None  # two formats of one channel: reported as duplicated names
     expected = channels or max(len(group) for group in groups.values())
     complete = {name for name, group in groups.items() if sorted(group) == list(range(expected))}
+    if all(set(group) == {0} for group in groups.values()):  # one file a case, with all channels (colours) in it
+        return [Case(name, (group[0],)) for name, group in groups.items()]
     if complete != set(groups):
         if not complete or expected == 1:
             return None

@@ -110,7 +110,13 @@ def base_config() -> ConfigDict:
         }
     )
     config.parallel = ConfigDict({"kind": "pmap", "spatial": 1})
-    config.plan = ConfigDict({"planner": "plain"})  # --mode plan: plain, resenc_m, resenc_l or resenc_xl
+    config.plan = ConfigDict(  # --mode plan
+        {
+            "planner": "plain",  # plain, resenc_m, resenc_l or resenc_xl
+            "device": "",  # for which patch and batch are chosen by compiling: v5e, v5e-4, h100-80, cpu-24; "": by rule
+            "configurations": ("2d", "3d_fullres", "3d_lowres"),  # which to look at
+        }
+    )
     return config
 
 

@@ -41,6 +41,8 @@ def train(arguments: workdir.Arguments, *, prepared: dict[str, Any] | None = Non
       prepared: record of the run that has just prepared the same data; None: they are prepared here, or checked.
     """
     config, folder = arguments.config, arguments.workdir
+    if config.model.get("remat"):
+        parallel.keep_barriers()
     cache.enable()
     previous = workdir.begin(folder, config)
     begun = any((folder / checkpoint.FOLDER).glob("[0-9]*"))

@@ -21,6 +21,7 @@ MAY_CHANGE = (
     "evaluate.",
     "parallel.",
     "plan.",
+    "model.remat",
     "data.workers",
     "data.root",
     "data.store",

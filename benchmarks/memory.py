@@ -7,8 +7,9 @@
 /proc/self/status, set back through /proc/self/clear_refs) less its resident size before them, of which the arguments,
 which are there by then, are no part. The second step takes the first one's state, which is donated, as in training.
 
-"One thread" is the same with --xla_cpu_multi_thread_eigen=false: with threads Eigen unfolds the images of a convolution
-into memory of its own, which the compiler does not count. Linux with glibc only.
+What is more is memory that XLA's convolutions on a CPU ask for while they run: Eigen unfolds the images block by block
+(`TensorContractionBlockMemAllocator::allocateSlices` under `xla::cpu::ConvolutionThunk` in a debugger's stack), which
+the compiler does not count. Linux with glibc only.
 """
 
 import ctypes
@@ -99,11 +100,10 @@ def measure(case: str, remat: bool) -> dict[str, int]:
     return {**parts, "predicted": found.peak, "taken": status("VmHWM") - before}
 
 
-def in_a_process(case: str, remat: bool, *, threads: bool) -> dict[str, int]:
+def in_a_process(case: str, remat: bool) -> dict[str, int]:
     """Returns what `measure` says in a fresh process."""
-    flags = os.environ.get("XLA_FLAGS", "") + ("" if threads else " --xla_cpu_multi_thread_eigen=false")
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **ALLOCATOR}
     command = [sys.executable, "-m", "benchmarks.memory", case, str(remat)]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **ALLOCATOR}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
@@ -114,15 +114,13 @@ def main() -> None:
     if len(sys.argv) > 1:
         print(json.dumps(measure(sys.argv[1], sys.argv[2] == "True")))
         return
-    print(f"{'GiB':24} recomputed predicted     taken            one thread: predicted     taken")
+    print(f"{'GiB':24} {'recomputed':10} {'temporary':>9} {'predicted':>9} {'taken':>9} {'difference':>10}")
     for case in CASES:
         for remat in (False, True):
-            figures = []
-            for threads in (True, False):
-                found = in_a_process(case, remat, threads=threads)
-                sizes = " ".join(f"{found[name] / 2**30:9.3f}" for name in ("predicted", "taken"))
-                figures.append(f"{sizes} ({found['taken'] / found['predicted'] - 1:+.1%})")
-            print(f"{case:24} {'yes' if remat else 'no':10} {figures[0]} {figures[1]:>42}", flush=True)
+            found = in_a_process(case, remat)
+            figures = " ".join(f"{found[name] / 2**30:9.3f}" for name in ("temporaries", "predicted", "taken"))
+            share = found["taken"] / found["predicted"] - 1
+            print(f"{case:24} {'yes' if remat else 'no':10} {figures} {share:+10.1%}", flush=True)
 
 
 if __name__ == "__main__":

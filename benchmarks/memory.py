@@ -29,10 +29,6 @@ CASES = {
         **_3D,
         "model": {"name": "unet", "ndim": 3, "features": (16, 32, 64), "deep_supervision": True},
     },
-    "3D 2x48x48x48 residual": {
-        **_3D,
-        "model": {"name": "unet", "ndim": 3, "features": (16, 32, 64), "residual": True, "blocks": (1, 2, 2)},
-    },
 }
 # Every large buffer is a mapping of its own that goes back to the system when it is freed.
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}

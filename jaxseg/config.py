@@ -122,7 +122,13 @@ def base_config() -> ConfigDict:
             "heartbeat_seconds": 100,  # without a sign of life for so long a process is lost, and the others end
         }
     )
-    config.plan = ConfigDict({"planner": "plain"})  # --mode plan: plain, resenc_m, resenc_l or resenc_xl
+    config.plan = ConfigDict(  # --mode plan
+        {
+            "planner": "plain",  # plain, resenc_m, resenc_l or resenc_xl
+            "device": "",  # for which patch and batch are chosen by compiling: v5e, v5e-4, h100-80, cpu-24; "": by rule
+            "configurations": ("2d", "3d_fullres", "3d_lowres"),  # which to look at
+        }
+    )
     config.tune = ConfigDict(
         {
             "space": "",  # --mode tune: what is searched: optim.lr=log(1e-4,1e-2); optim.name=choice(adamw,sgd)

@@ -1,7 +1,7 @@
 """--mode compile: what a config's train and predict steps need on machines that need not be here."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -45,7 +45,7 @@ def compile(arguments: workdir.Arguments) -> None:
         task = build.task(own, known)
         state = build.state_shapes(own, known, task)
         steps: dict[str, Callable[..., Any]] = {
-            "train": functools.partial(_train, batch=_batch(own, known, arguments.workdir)),
+            "train": functools.partial(_train, batch=batch_shapes(own, known, arguments.workdir)),
             "predict": _predict,
         }
         found = {}
@@ -73,6 +73,18 @@ def describe(name: str, target: str, count: int, found: dict[str, Any]) -> str:
     )
 
 
+def train_peak(config: ConfigDict, known: build.Facts, devices: Sequence[Any], folder: paths.Path) -> int | None:
+    """Returns the bytes a device that the real train step of a config takes; None where the compiler cannot fit it in.
+
+    Raises:
+      UserError: settings that leave a shape open or do not divide over the devices.
+    """
+    task = build.task(config, known)
+    state = build.state_shapes(config, known, task)
+    run = functools.partial(_train, config, known, task, state, devices, batch=batch_shapes(config, known, folder))
+    return _measured(run).get("peak")
+
+
 def _measured(run) -> dict[str, Any]:
     try:
         return dict(plans.as_json(plans.cost(run())))
@@ -93,7 +105,7 @@ def _patch(config: ConfigDict, folder: paths.Path) -> tuple[int, ...]:
     return tuple(workdir.record(folder)["patch_size"])
 
 
-def _batch(config: ConfigDict, known: build.Facts, folder: paths.Path) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(config: ConfigDict, known: build.Facts, folder: paths.Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a batch as the loader gives it."""
     if config.task == "instance":  # padded to what the data hold
         target = build.store_folder(config, folder)

@@ -1,5 +1,6 @@
 """--mode plan: look at the data, choose spacing, patch, batch and network, and write config files that train them."""
 
+import functools
 import pathlib
 import time
 from collections.abc import Mapping
@@ -11,12 +12,14 @@ from ml_collections import ConfigDict
 from jaxseg import evaluate as evaluation
 from jaxseg import plan as plans
 from jaxseg import validation
-from jaxseg.cli import build, config_file, prepare, workdir
+from jaxseg.cli import build, config_file, fit, prepare, workdir
 from jaxseg.data import fingerprint
+from jaxseg.plan import targets
 from jaxseg.typing import UserError
 
 FULL, LOW, CASCADE = "3d_fullres", "3d_lowres", "3d_cascade"  # of the configurations
 FOLDER, SUMMARY, PAGE = "plan", "plan.json", "plan.html"
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 
 
 def plan(arguments: workdir.Arguments) -> None:
@@ -31,44 +34,54 @@ def plan(arguments: workdir.Arguments) -> None:
         raise UserError(f"plan.planner should be one of {', '.join(plans.PLANNERS)}, not {planner!r}.")
     if config.task != "semantic":
         raise UserError(f"--mode plan chooses U-Nets for task='semantic', not for task={config.task!r}.")
+    wanted = tuple(config.plan.configurations)
+    unknown = sorted(set(wanted) - set(CONFIGURATIONS))
+    if unknown:
+        raise UserError(f"plan.configurations should be of {', '.join(CONFIGURATIONS)}; it has {', '.join(unknown)}.")
+    machine = targets.machine(config.plan.device) if config.plan.device else None
     workdir.begin(folder, config)
     dataset = build.dataset(config)
     found = prepare.measure(config, dataset, build.store_folder(config, folder))
-    planned = plans.rule_plan(
+    by_rule = functools.partial(
+        plans.rule_plan,
         shapes=found["shapes"],
         spacings=found["spacings"],
         num_classes=len(dataset.regions or dataset.classes),
         num_training=len(dataset.cases),
-        planner=planner,
     )
+    settings_of = functools.partial(configure, config, axes=len(found["shapes"][0]))
+    if machine is None:
+        planned = {name: chosen for name, chosen in by_rule(planner=planner).items() if name in wanted}
+    else:
+        planned = fit.plan(config, build.facts(dataset), machine, by_rule=by_rule, settings_of=settings_of)
     target = pathlib.Path(arguments.output) if arguments.output else folder / FOLDER
     texts = {}
     for name, chosen in (planned | _cascade(planned)).items():
         path = target / f"{folder.name}_{name}.py"
-        try:
-            settings = configure(config, chosen, axes=len(found["shapes"][0]))
-        except UserError as error:
-            print(f"{name:<12} left out: {error}")
-            continue
+        settings = settings_of(chosen)
         if name == CASCADE:
             settings.data.previous = f"runs/{folder.name}_{LOW}"  # where the file beside this one trains
         problem = _problem(settings, build.facts(dataset))
-        texts[path] = file_text(settings, path=path, name=name, found=found, problem=problem)
+        texts[path] = file_text(settings, path=path, name=name, found=found, problem=problem, fitted=fit.remark(chosen))
         print(describe(name, chosen, path) + (f"\n{'':<12} to be corrected there: {problem}" if problem else ""))
     _write(texts, overwrite=arguments.overwrite)
     sections = {
         "Data": evaluation.data_section(found, channels=dataset.channels, classes=dataset.classes),
         "Configurations": _table(planned),
     }
+    if machine is not None:
+        sections[f"What fits {machine.name}"] = fit.section(machine, planned)
     written = f"Planned {time.strftime('%Y-%m-%d %H:%M')} by jaxseg"
     evaluation.files.replace(target / PAGE, evaluation.page.page(folder.resolve().name, written, sections))
     print(f"page         {target / PAGE}")
-    fingerprint.write_json(target / SUMMARY, {"planner": planner, "configurations": planned})
+    fingerprint.write_json(
+        target / SUMMARY, {"planner": planner, "device": config.plan.device, "configurations": planned}
+    )
 
 
 def _cascade(planned: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Full resolution after low resolution, where a patch of the former shows too little of a case."""
-    return {CASCADE: planned[FULL]} if LOW in planned else {}
+    return {CASCADE: planned[FULL]} if LOW in planned and FULL in planned else {}
 
 
 def _table(planned: Mapping[str, Mapping[str, Any]]) -> str:
@@ -105,21 +118,16 @@ def configure(config: ConfigDict, chosen: Mapping[str, Any], *, axes: int) -> Co
       config: what the user wrote.
       chosen: of `plan.rule_plan`.
       axes: of the volumes, 2 or 3.
-
-    Raises:
-      UserError: slices across another axis than the volumes' first, which networks in 2D do not take.
     """
     result = ConfigDict(config.to_dict(), type_safe=False)
     order = chosen["transpose_forward"]
     dimensions = len(chosen["patch_size"])
+    result.data.axis_order = None  # the volumes were measured without
     if dimensions < axes:
-        if order[0] != 0:
-            raise UserError(
-                f"its slices lie across axis {order[0]} of the volumes, and networks in 2D take those across axis 0; "
-                "turn the files."
-            )
         back = list(range(dimensions))
         spacing = ["keep", *map(_number, chosen["spacing"])]  # slices stay as they are
+        if order[0] != 0:
+            result.data.axis_order = tuple(int(place) for place in order)  # networks in 2D take slices across the first
     else:
         back = [int(place) for place in np.argsort(order)]  # from the plan's order of axes to the volumes' own
         spacing = [_number(chosen["spacing"][place]) for place in back]
@@ -138,6 +146,9 @@ def configure(config: ConfigDict, chosen: Mapping[str, Any], *, axes: int) -> Co
         model["kernels"] = tuple(kernels)
     if plans.PLANNERS[config.plan.planner].residual:
         model["residual"] = True
+    if chosen.get("remat"):
+        model["remat"] = True
+    result.train.dtype = chosen.get("dtype", result.train.dtype)
     result.model = {**model, "deep_supervision": True}
     return result
 
@@ -152,7 +163,9 @@ def _problem(config: ConfigDict, known: build.Facts) -> str:
     return ""
 
 
-def file_text(config: ConfigDict, *, path: pathlib.Path, name: str, found: Mapping[str, Any], problem: str = "") -> str:
+def file_text(
+    config: ConfigDict, *, path: pathlib.Path, name: str, found: Mapping[str, Any], problem: str = "", fitted: str = ""
+) -> str:
     """Returns the Python of a planned config file."""
     median = _times(int(value) for value in np.median(found["shapes"], axis=0))
     spacing = _times(round(float(value), 3) for value in np.median(found["spacings"], axis=0))
@@ -160,6 +173,7 @@ def file_text(config: ConfigDict, *, path: pathlib.Path, name: str, found: Mappi
         f"{name} of {len(found['names'])} cases (median {median} voxels of {spacing} mm): {config.plan.planner} U-Net."
     )
     remark = f"To be corrected before it runs: {problem}" if problem else "Nobody has measured it yet."
+    remark = f"{fitted}\n{remark}" if fitted else remark
     if name == CASCADE:
         remark += f"\nTrain {path.stem.removesuffix(CASCADE)}{LOW}.py with --config.data.fold=all before it."
     return config_file.text(config, title=title, path=path, made="Planned", remark=remark)

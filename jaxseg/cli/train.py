@@ -47,6 +47,8 @@ def train(
       watch: is told every validation score and may end the training there.
     """
     config, folder = arguments.config, arguments.workdir
+    if config.model.get("remat"):
+        parallel.keep_barriers()
     cache.enable()
     previous = processes.first(lambda: workdir.begin(folder, config))
     begun = processes.first(lambda: any((folder / checkpoint.FOLDER).glob("[0-9]*")))

@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "parallel.",
     "plan.",
     "tune.",
+    "model.remat",
     "data.workers",
     "data.root",
     "data.previous",

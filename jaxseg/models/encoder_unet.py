@@ -29,6 +29,7 @@ class EncoderUNet(nn.Module):
       encoder_fields: further fields of the backbone, as pairs of name and value.
       norm: see `layers.norm_layer`.
       activation: the decoder's.
+      remat: keep only what each block of the decoder takes in, and compute the rest anew for the gradient.
       axis_name: mapped axis over whose devices batch norm averages.
       dtype: what is computed in; parameters and logits stay float32.
     """
@@ -44,6 +45,7 @@ class EncoderUNet(nn.Module):
     encoder_fields: tuple[tuple[str, Any], ...] = ()
     norm: str = "batch"
     activation: str = "relu"
+    remat: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
@@ -76,7 +78,7 @@ class EncoderUNet(nn.Module):
                 f"the strides {strides}."
             )
         block = {"use_bias": False, "activation": self.activation, "kernel_init": layers.he_normal(0.0), **common}
-        x, deep = stages[lowest], []
+        conv_block, x, deep = layers.recomputed(layers.ConvBlock, self.remat), stages[lowest], []
         for level, features in reversed(list(enumerate(self.features))):
             coarse = x
             x = layers.double(x) if self.upsample == "nearest" else ops.resize(x, [2 * n for n in x.shape[1:-1]])
@@ -90,7 +92,7 @@ class EncoderUNet(nn.Module):
                 x = jnp.concatenate([x, skip], axis=-1)
             for i in range(2):
                 name = f"decoder_{level}_conv_{i}"
-                x = layers.ConvBlock(features, (3,) * self.ndim, name=name, **block)(x, train)
+                x = conv_block(features, (3,) * self.ndim, name=name, **block)(x, train)
             if self.deep_supervision and level:
                 deep.append(self._head(x, f"head_{level}"))
         return self._head(x, "head"), {"deep": tuple(reversed(deep)), "stages": stages, "features": x}

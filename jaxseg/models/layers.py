@@ -389,3 +389,8 @@ class AttentionGate(nn.Module):
 def block_fields(network: nn.Module, **own: Any) -> dict[str, Any]:
     """The fields that all ConvBlocks of a network share: its normalisation, axis and compute type, and `own`."""
     return {"norm": network.norm, "axis_name": network.axis_name, "dtype": network.dtype, **own}
+
+
+def recomputed(block: type[nn.Module], remat: bool) -> type[nn.Module]:
+    """A kind of block `(x, train)`, where `remat` says so one whose backward pass computes its inside anew from `x`."""
+    return nn.remat(block, static_argnums=(2,)) if remat else block

@@ -42,6 +42,8 @@ class UNet(nn.Module):
       dropout: rate after the two lowest encoder levels when training (needs the "dropout" key).
       skip_first: concatenate (skip, up) as in 2015; nnU-Net's order is (up, skip).
       attention: each skip passes a gate that the level below controls (Oktay et al. 2018).
+      remat: keep only what each block takes in, and compute the rest anew for the gradient: less memory, more time,
+        the same parameters and numbers.
       axis_name: mapped axis over whose devices batch norm averages.
       dtype: what is computed in; parameters and logits stay float32.
     """
@@ -65,6 +67,7 @@ class UNet(nn.Module):
     dropout: float = 0.0
     skip_first: bool = False
     attention: bool = False
+    remat: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
@@ -100,8 +103,11 @@ class UNet(nn.Module):
     def _encode(self, x: Array, train: bool) -> list[Array]:
         kernels, strides = self._level_kernels(), self.level_strides
         block = self._block_fields()
+        conv_block, residual_block = (
+            layers.recomputed(kind, self.remat) for kind in (layers.ConvBlock, layers.ResidualBlock)
+        )
         if self.residual:
-            x = layers.ConvBlock(self.features[0], kernels[0], name="stem", **block)(x, train)
+            x = conv_block(self.features[0], kernels[0], name="stem", **block)(x, train)
         counts = self._residual_counts() if self.residual else self._counts(self.convs, len(self.features), "convs")
         outputs = []
         for level, (features, kernel, count) in enumerate(zip(self.features, kernels, counts)):
@@ -112,9 +118,9 @@ class UNet(nn.Module):
                 step = stride if i == 0 else (1,) * self.ndim
                 if self.residual:
                     name = f"encoder_{level}_block_{i}"
-                    x = layers.ResidualBlock(features, kernel, step, block, name=name)(x, train)
+                    x = residual_block(features, kernel, step, block, name=name)(x, train)
                 else:
-                    x = layers.ConvBlock(features, kernel, step, name=f"encoder_{level}_conv_{i}", **block)(x, train)
+                    x = conv_block(features, kernel, step, name=f"encoder_{level}_conv_{i}", **block)(x, train)
             if self.dropout and level >= len(self.features) - 2:
                 x = nn.Dropout(self.dropout, deterministic=not train, name=f"encoder_{level}_dropout")(x)
             outputs.append(x)
@@ -131,10 +137,9 @@ class UNet(nn.Module):
         x = jnp.concatenate([skip, x] if self.skip_first else [x, skip], axis=-1)
         convs = (1 if self.residual else 2) if self.decoder_convs is None else self.decoder_convs
         counts = self._counts(convs, len(self.features) - 1, "decoder_convs")
-        kernel = self._level_kernels()[level]
+        kernel, conv_block = self._level_kernels()[level], layers.recomputed(layers.ConvBlock, self.remat)
         for i in range(counts[level]):
-            name = f"decoder_{level}_conv_{i}"
-            x = layers.ConvBlock(features, kernel, name=name, **self._block_fields())(x, train)
+            x = conv_block(features, kernel, name=f"decoder_{level}_conv_{i}", **self._block_fields())(x, train)
         return x
 
     def _up(self, x: Array, features: int, strides: tuple[int, ...], name: str) -> Array:

@@ -23,6 +23,7 @@ class UNetPlusPlus(nn.Module):
       deep_supervision: heads on the finest level's earlier nodes fill `aux["deep"]`, all of the image's size.
       norm: see `layers.norm_layer`.
       activation: see `layers.activation`.
+      remat: keep only what each block takes in, and compute the rest anew for the gradient.
       axis_name: mapped axis over whose devices batch norm averages.
       dtype: what is computed in; parameters and logits stay float32.
     """
@@ -33,6 +34,7 @@ class UNetPlusPlus(nn.Module):
     deep_supervision: bool = False
     norm: str = "batch"
     activation: str = "relu"
+    remat: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
@@ -74,7 +76,8 @@ class UNetPlusPlus(nn.Module):
 
     def _node(self, x: Array, level: int, column: int, train: bool) -> Array:
         block = layers.block_fields(self, activation=self.activation, kernel_init=layers.he_normal(0.0))
+        conv_block = layers.recomputed(layers.ConvBlock, self.remat)
         for i in range(2):
             name = f"node_{level}_{column}_conv_{i}"
-            x = layers.ConvBlock(self.features[level], (3,) * self.ndim, name=name, **block)(x, train)
+            x = conv_block(self.features[level], (3,) * self.ndim, name=name, **block)(x, train)
         return x

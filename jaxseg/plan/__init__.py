@@ -1,17 +1,34 @@
 """Plans: what patch, batch, spacing and network suit a data set."""
 
 from jaxseg.plan.compiled import Cost, Traffic, as_json, collectives, cost
-from jaxseg.plan.rules import PLANNERS, Planner, memory_score, network_topology, rule_plan
+from jaxseg.plan.rules import (
+    PLANNERS,
+    Planner,
+    Topology,
+    memory_score,
+    network,
+    network_topology,
+    patches,
+    rule_plan,
+)
+from jaxseg.plan.search import Candidate, Trial, last_that_fits, search
 
 __all__ = [
     "PLANNERS",
+    "Candidate",
     "Cost",
     "Planner",
+    "Topology",
     "Traffic",
+    "Trial",
     "as_json",
     "collectives",
     "cost",
+    "last_that_fits",
     "memory_score",
+    "network",
     "network_topology",
+    "patches",
     "rule_plan",
+    "search",
 ]

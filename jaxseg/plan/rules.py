@@ -4,7 +4,7 @@ Source: Isensee et al., Nature Methods 2021, and for the residual planners Isens
 The plans that nnU-Net published for seven data sets and three planners come out the same (tests/plan).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +72,7 @@ def rule_plan(
     spacings: Sequence[Sequence[float]],
     num_classes: int,
     num_training: int,
-    planner: str = "plain",
+    planner: str | Planner = "plain",
 ) -> dict[str, dict[str, Any]]:
     """Returns the configurations that suit a data set.
 
@@ -81,18 +81,20 @@ def rule_plan(
       spacings: of each case in mm, alike.
       num_classes: with the background.
       num_training: cases.
-      planner: "plain", or a residual encoder: "resenc_m" and "resenc_l" for GPUs of 8 and 24 GB, "resenc_xl" of 40 GB.
+      planner: "plain", or a residual encoder: "resenc_m" and "resenc_l" for GPUs of 8 and 24 GB, "resenc_xl" of 40 GB;
+        or one of your own.
 
     Returns:
       "2d" (slices across the first axis), "3d_fullres" and, where a patch would show less than a quarter of a volume,
       "3d_lowres". Each has patch_size, batch_size, spacing, strides, kernel_sizes, features_per_stage, n_stages,
-      batch_dice, median_image_size_in_voxels and transpose_forward: the order into which the axes are brought, the one
-      of the largest spacing first. All values are in that order.
+      batch_dice, median_image_size_in_voxels, largest_batch_voxels (what one batch may show at most) and
+      transpose_forward: the order into which the axes are brought, the one of the largest spacing first. All values
+      are in that order.
 
     Raises:
       ValueError: no cases, shapes and spacings that do not fit each other, or an unknown planner.
     """
-    if planner not in PLANNERS:
+    if isinstance(planner, str) and planner not in PLANNERS:
         raise ValueError(f"planner should be one of {', '.join(PLANNERS)}, not {planner!r}.")
     sizes, steps = np.asarray(shapes, np.float64), np.asarray(spacings, np.float64)
     if sizes.ndim != 2 or sizes.shape != steps.shape or not len(sizes) or sizes.shape[1] not in (2, 3):
@@ -106,7 +108,7 @@ def rule_plan(
     median = np.median(np.round(steps / target * sizes), axis=0)[order]
     target = target[order]
     voxels = float(np.prod(median) * num_training)
-    chosen = PLANNERS[planner]
+    chosen = PLANNERS[planner] if isinstance(planner, str) else planner
 
     def plan(spacing, shape, voxels) -> dict[str, Any]:
         found = _configuration(spacing, shape, voxels, num_classes=num_classes, planner=chosen)
@@ -152,6 +154,49 @@ def network_topology(spacing: Sequence[float] | np.ndarray, patch: Sequence[floa
     return Topology(tuple(strides), (*kernels, (3,) * len(steps)), tuple(map(int, rounded)), tuple(map(int, divisor)))
 
 
+def patches(spacing: Sequence[float] | np.ndarray, shape: Sequence[float] | np.ndarray) -> Iterator[Topology]:
+    """Yields nnU-Net's patches from the largest downward: first the median volume, or `START` voxels of it.
+
+    From one to the next the axis that shows most of the volume loses as much as its halvings ask for, as long as a
+    second level is left.
+
+    Args:
+      spacing: mm a voxel.
+      shape: of the median volume in voxels.
+    """
+    dimensions, aspect = len(spacing), 1 / np.asarray(spacing, np.float64)
+    start = np.round(aspect * (START[dimensions] / aspect.prod()) ** (1 / dimensions))
+    patch = np.minimum(start, shape)
+    topology = network_topology(spacing, patch)
+    yield topology
+    while True:
+        patch = np.array(topology.patch, np.float64)
+        axis = int(np.argsort(patch / shape, kind="stable")[-1])
+        trial = patch.copy()
+        trial[axis] -= topology.divisor[axis]
+        if trial[axis] <= 0:
+            return
+        patch[axis] -= network_topology(spacing, trial).divisor[axis]
+        if patch[axis] <= 0:
+            return
+        topology = network_topology(spacing, patch)
+        if len(topology.strides) == 1:
+            return
+        yield topology
+
+
+def network(topology: Topology) -> dict[str, Any]:
+    """Returns the entries of a configuration that follow from a patch."""
+    stages = len(topology.strides)
+    return {
+        "patch_size": topology.patch,
+        "strides": topology.strides,
+        "kernel_sizes": topology.kernels,
+        "features_per_stage": features_of(stages, len(topology.patch)),
+        "n_stages": stages,
+    }
+
+
 def features_of(stages: int, dimensions: int) -> tuple[int, ...]:
     """Returns the channels of each stage."""
     return tuple(min(BASE_WIDTH * 2**stage, WIDEST[dimensions]) for stage in range(stages))
@@ -181,27 +226,17 @@ def _configuration(
     """Shrinks the patch until two of them fit, then fills the memory with the batch."""
     dimensions = len(spacing)
     reference, batch = planner.reference[dimensions], REFERENCE_BATCH[dimensions]
-    aspect = 1 / spacing
-    start = np.round(aspect * (START[dimensions] / aspect.prod()) ** (1 / dimensions))
-    topology = network_topology(spacing, np.minimum(start, shape))
-    score = memory_score(topology, num_classes=num_classes, planner=planner)
-    while score / batch * 2 > reference:
-        axis = int(np.argsort(np.array(topology.patch) / shape, kind="stable")[-1])
-        patch = list(topology.patch)
-        trial = [size - topology.divisor[axis] * (place == axis) for place, size in enumerate(patch)]
-        patch[axis] -= network_topology(spacing, trial).divisor[axis]
-        topology = network_topology(spacing, patch)
+    for topology in patches(spacing, shape):
         score = memory_score(topology, num_classes=num_classes, planner=planner)
+        if score / batch * 2 <= reference:
+            break
     most = round(voxels * planner.coverage / np.prod(topology.patch, dtype=np.float64))
     return {
-        "patch_size": topology.patch,
         "batch_size": int(max(min(round(reference / score * batch), most), SMALLEST_BATCH)),
         "spacing": tuple(map(float, spacing)),
-        "strides": topology.strides,
-        "kernel_sizes": topology.kernels,
-        "features_per_stage": features_of(len(topology.strides), dimensions),
-        "n_stages": len(topology.strides),
+        **network(topology),
         "median_image_size_in_voxels": tuple(map(float, shape)),
+        "largest_batch_voxels": voxels * planner.coverage,
     }
 
 

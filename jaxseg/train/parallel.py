@@ -4,6 +4,8 @@ What several processes do as one run (start, share, end) stands in `train/proces
 """
 
 import functools
+import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +16,21 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from jaxseg.typing import AugmentFn, StepFn, UserError
+
+# XLA's CPU compiler would drop the barriers that keep what is computed anew (`remat` of the models) apart from the
+# first computation, merge the two, and keep everything after all. Other compilers leave them standing.
+_KEPT_BARRIERS = ("xla_disable_hlo_passes", "cse_barrier_expander")
+_ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_rocm7_plugin")
+
+
+def keep_barriers() -> None:
+    """Lets networks with `remat` save memory on a CPU too; to be called before a device is used, else without effect.
+
+    Where an accelerator may be, nothing is changed: the flag is for all compilers of the process.
+    """
+    installed = any(importlib.util.find_spec(name) for name in _ACCELERATORS)
+    if os.environ.get("JAX_PLATFORMS") == "cpu" or not installed:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{'='.join(_KEPT_BARRIERS)}".strip()
 
 
 def wrap(step: StepFn, *, kind: str, spatial: int = 1) -> tuple[Callable, Callable]:
@@ -186,13 +203,14 @@ def compile_for(
     if len(devices) % spatial:
         raise UserError(f"parallel.spatial = {spatial} must divide the number of devices, {len(devices)}.")
     platform = (devices[0].platform,)
+    options = dict([_KEPT_BARRIERS]) if platform == ("cpu",) else None
     if kind == "pmap":
         ways = len(devices)
         divided = {
             name: jax.ShapeDtypeStruct((ways, value.shape[0] // ways, *value.shape[1:]), value.dtype)
             for name, value in batch.items()
         }
-        return _mapped(step, devices=devices).lower(state, divided, key).compile()
+        return _mapped(step, devices=devices).lower(state, divided, key).compile(options)
     mesh = _make_mesh(devices, spatial)
     everywhere = NamedSharding(mesh, PartitionSpec())
 
@@ -202,7 +220,7 @@ def compile_for(
     state, key = jax.tree.map(lambda value: placed(value, everywhere), (state, key))
     batch = {name: placed(value, _batch_sharding(mesh, value.shape, spatial)) for name, value in batch.items()}
     compiled = jax.jit(step, donate_argnums=(0,), out_shardings=everywhere)
-    return compiled.trace(state, batch, key).lower(lowering_platforms=platform).compile()
+    return compiled.trace(state, batch, key).lower(lowering_platforms=platform).compile(options)
 
 
 def check_batch(

@@ -41,6 +41,29 @@ def test_writes_configs_that_run(planned, tmp_path):
     assert len(record["model"]["features"]) == chosen["n_stages"] and record["model"]["deep_supervision"]
 
 
+def test_plans_for_a_device(planned, tmp_path):
+    flags, folder = planned[0], tmp_path / "host"
+    own = ("--config.plan.device=cpu-1", "--config.plan.configurations=('3d_fullres',)", "--config.augment=none")
+    done = clinic.launch(*flags, *own, f"--workdir={folder}")
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    summary = json.loads((folder / "plan" / "plan.json").read_text())
+    assert summary["device"] == "cpu-1" and set(summary["configurations"]) == {"3d_fullres"}
+    chosen = summary["configurations"]["3d_fullres"]
+    # The median volume, x first (its voxels are the thickest), fits into 0.7 GiB; six volumes allow no larger batch.
+    assert (chosen["patch_size"], chosen["batch_size"]) == ([16, 20, 20], 2)
+    assert (chosen["dtype"], chosen["remat"], chosen["estimate"]) == ("float32", False, False)
+    printed = [line for line in done.stdout.splitlines() if " GiB of 0.70, fits" in line]
+    assert len(printed) == len(chosen["trials"]) and all(trial["fits"] for trial in chosen["trials"])
+    peaks = [trial["peak_bytes"] for trial in chosen["trials"]]
+    assert peaks == sorted(peaks) and peaks[-1] == chosen["peak_bytes"] < chosen["limit_bytes"] == int(0.7 * 2**30)
+    file = folder / "plan" / "host_3d_fullres.py"
+    assert f"For cpu-1: predicted peak {chosen['peak_bytes'] / 2**30:.2f} GiB a device, of 0.70" in file.read_text()
+    assert "What fits cpu-1" in (folder / "plan" / "plan.html").read_text()
+    run = clinic.launch("--config", f"{file}:debug", "--config.data.folds=3", f"--workdir={tmp_path / 'run'}")
+    assert run.returncode == 0 and not run.stderr, run.stdout + run.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["train"]["dtype"] == "float32"
+
+
 def test_an_edited_file_is_not_lost(planned):
     flags, folder, _ = planned
     file = folder / "plan" / "shells_3d_fullres.py"
@@ -60,6 +83,14 @@ def test_an_edited_file_is_not_lost(planned):
             ("--config", CONFIG, "--config.data.name=msd", "--config.plan.planner=big"),
             "plan.planner should be one of plain, resenc_m",
         ),
+        (
+            ("--config", CONFIG, "--config.data.name=msd", "--config.plan.device=v7"),
+            "plan.device should be a TPU (v2, v3, v4, v5e, v5p, v6e",
+        ),
+        (
+            ("--config", CONFIG, "--config.data.name=msd", "--config.plan.configurations=('4d',)"),
+            "plan.configurations should be of 2d, 3d_fullres, 3d_lowres; it has 4d.",
+        ),
         (("--config=configs/dsb2018_nuclei.py:debug",), "U-Nets for task='semantic', not for task='instance'"),
     ],
 )
@@ -77,6 +108,9 @@ def test_axes_go_back_to_the_volumes_order():
     found = plan.configure(base_config(), chosen, axes=3)
     assert found.data.patch_size == (96, 64, 16) and found.data.spacing == "0.5,0.6,3"
     assert found.model.strides == ((1, 1, 1), (2, 2, 1), (2, 2, 2)) and found.model.kernels[0] == (3, 3, 1)
+    assert "remat" not in found.model and found.train.dtype == "auto"
+    fitted = plan.configure(base_config(), {**chosen, "dtype": "bfloat16", "remat": True}, axes=3)
+    assert fitted.model.remat and fitted.train.dtype == "bfloat16"
     assert "strides" not in plan.configure(base_config(), {**chosen, "strides": ((1,) * 3, (2,) * 3)}, axes=3).model
 
 

@@ -223,3 +223,35 @@ def test_table_and_config_lists():
     assert set(models.names()) >= {"unet", "unet2015"}
     model = models.create("unet", features=[8, 16], strides=[1, [2, 1]])
     assert model.strides == (1, (2, 1)) and hash(model) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("unet", {"features": (8, 16), "norm": "batch", "residual": True, "blocks": 2, "deep_supervision": True}),
+        ("unetplusplus", {"features": (8, 16), "norm": "instance"}),
+    ],
+)
+def test_recomputation_changes_memory_only(name, fields):
+    image = jax.random.normal(jax.random.key(1), (2, 32, 48, 1))
+    plain, recomputed = (models.create(name, num_classes=3, remat=remat, **fields) for remat in (False, True))
+    variables, again = (jax.jit(model.init)(jax.random.key(0), image) for model in (plain, recomputed))
+    jax.tree.map(np.testing.assert_array_equal, variables, again)
+
+    def compiled(model):
+        def loss(params, rest):
+            (logits, _), updates = model.apply({"params": params, **rest}, image, train=True, mutable=["batch_stats"])
+            return jnp.square(logits).mean(), updates
+
+        lowered = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(variables["params"], statistics)
+        # XLA's CPU compiler would merge both computations (train.parallel.keep_barriers)
+        return lowered.compile({"xla_disable_hlo_passes": "cse_barrier_expander"})
+
+    statistics = {group: tree for group, tree in variables.items() if group != "params"}
+    programs = [compiled(model) for model in (plain, recomputed)]
+    expected, found = (program(variables["params"], statistics) for program in programs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), expected, found)
+    before, after = (program.memory_analysis().temp_size_in_bytes for program in programs)
+    assert after < 0.8 * before
+    with pytest.raises(UserError, match="has no field remat"):
+        models.create("fcn", remat=True)

@@ -3,9 +3,9 @@
     python -m benchmarks.augmentation --peer=PYTHON_WITH_NNUNETV2
 
 Both sides draw the same transforms with the same probabilities (jaxseg/data/augment/recipes.py; nnUNetTrainer's
-get_training_transforms) for batches of the size that nnU-Net's loader reads. Which transforms a sample gets is drawn, so
-a call is several batches with other random numbers. On a CPU both take one sample after another and skip what was not
-drawn: ours within one jitted program, theirs in Python, as each of its worker processes does.
+get_training_transforms) for batches of the size that nnU-Net's loader reads. Which transforms a sample gets is drawn,
+so a call is several batches with other random numbers. On a CPU both take one sample after another and skip what was
+not drawn: ours within one jitted program, theirs in Python, as each of its worker processes does.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,17 +42,21 @@ def ours(patch: Sequence[int], batch: int, calls: int) -> Callable[[], None]:
     return run
 
 
-def main(_) -> None:
-    calls = 2 if compare.TINY.value else peer.CALLS
-    rows = []
-    for name, case in (TINY if compare.TINY.value else CASES).items():
+def rows(cases: dict, calls: int) -> list[compare.Row]:
+    """One row a case."""
+    result = []
+    for name, case in cases.items():
         options = {**case, "calls": calls}
-        sides = [
+        sides = (
             compare.Side("ours", "benchmarks.augmentation:ours", options),
             compare.Side("nnU-Net", "benchmarks.augmentation_nnunet:theirs", options, peer=True),
-        ]
-        rows.append(compare.Row(f"{calls} batches {name}", sides))
-    compare.table(rows)
+        )
+        result.append(compare.Row(f"{calls} batches {name}", sides))
+    return result
+
+
+def main(_) -> None:
+    compare.table(rows(TINY, 2) if compare.TINY.value else rows(CASES, peer.CALLS))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,11 @@ TINY = {"volume": (20, 32, 24), "patch": (16, 16, 16), "features": (8, 16)}
 
 
 def ours(
-    volume: Sequence[int], patch: Sequence[int], features: Sequence[int], weights: str | None = None, plain: bool = False
+    volume: Sequence[int],
+    patch: Sequence[int],
+    features: Sequence[int],
+    weights: str | None = None,
+    plain: bool = False,
 ) -> Callable[[], np.ndarray]:
     """Returns one prediction of the volume by `predict.predict_array`."""
     from jaxseg import predict
@@ -37,18 +41,25 @@ def ours(
     return lambda: predict.predict_array(predict_fn, image, ndim=3, window=patch, overlap=0.5).argmax(-1)
 
 
+def rows(case: dict, weights: dict[str, str]) -> list[compare.Row]:
+    """One row."""
+    name = "x".join(map(str, case["volume"]))
+    own = {**case, "weights": weights.get(name)}
+    sides = (
+        compare.Side("ours", "benchmarks.sliding_window:ours", own),
+        compare.Side("plain Flax", "benchmarks.sliding_window:ours", {**own, "plain": True}),
+        compare.Side("nnU-Net", "benchmarks.sliding_window_peers:nnunet", case, peer=True),
+        compare.Side("MONAI", "benchmarks.sliding_window_peers:monai", case, peer=True),
+    )
+    return [compare.Row(name, sides, tolerance=0.0)]
+
+
 def main(_) -> None:
     case = TINY if compare.TINY.value else CASE
+    name = "x".join(map(str, case["volume"]))
+    network = {"patch": case["patch"], "batch": 1, "features": case["features"]}
     with tempfile.TemporaryDirectory() as folder:
-        network = {"patch": case["patch"], "batch": 1, "features": case["features"]}
-        own = {**case, "weights": step.write_weights({"": network}, folder).get("")}
-        sides = [
-            compare.Side("ours", "benchmarks.sliding_window:ours", own),
-            compare.Side("plain Flax", "benchmarks.sliding_window:ours", {**own, "plain": True}),
-            compare.Side("nnU-Net", "benchmarks.sliding_window_peers:nnunet", case, peer=True),
-            compare.Side("MONAI", "benchmarks.sliding_window_peers:monai", case, peer=True),
-        ]
-        compare.table([compare.Row("x".join(map(str, case["volume"])), sides, tolerance=0.0)])
+        compare.table(rows(case, step.write_weights({name: network}, folder)))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def monai(volume: Sequence[int], patch: Sequence[int], features: Sequence[int]) 
 
     def run():
         with torch.inference_mode():
-            return sliding_window_inference(image, tuple(patch), 1, net, overlap=0.5, mode="gaussian")[0].numpy().argmax(0)
+            logits = sliding_window_inference(image, tuple(patch), 1, net, overlap=0.5, mode="gaussian")
+        return logits[0].numpy().argmax(0)
 
     return run
 

@@ -3,10 +3,11 @@
     python -m benchmarks.step --peer=PYTHON_WITH_NNUNETV2        # without --peer only against plain Flax
 
 "Plain Flax" replaces `ops.conv` by `jax.lax.conv_general_dilated` and `ops.conv_transpose` by `jax.lax.conv_transpose`:
-what `flax.linen.Conv` and `ConvTranspose` lower to. Everything else is the same code. nnU-Net's side is PlainConvUNet of
-dynamic_network_architectures with the same layers and, by `transfer.from_torch`, the same weights, so that logits, loss
-and gradient norm can be compared. All of it: float32, deep supervision, Dice + cross-entropy, SGD with momentum, weight
-decay and clipping, as nnU-Net trains; no augmentation. See benchmarks/compare.py for how time and memory are taken.
+what `flax.linen.Conv` and `ConvTranspose` lower to. Everything else is the same code. nnU-Net's side is PlainConvUNet
+of dynamic_network_architectures with the same layers and, by `transfer.from_torch`, the same weights: the results that
+are compared are the logits, the loss, and loss and gradient norm. float32, deep supervision, Dice + cross-entropy, SGD
+with momentum, weight decay and clipping, as nnU-Net trains; no augmentation. benchmarks/compare.py says how time and
+memory are taken.
 """
 
 import json
@@ -50,9 +51,7 @@ def use_plain_convolutions() -> None:
         assert (padding, output_padding) in ((0, 0), ((0,) * n, (0,) * n)), "the U-Nets' have none"
         numbers = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
         # Flax leaves out PyTorch's flip, which only gives the taps other names.
-        return jax.lax.conv_transpose(
-            x, jax.numpy.flip(kernel, range(n)), strides, "SAME", dimension_numbers=numbers
-        )
+        return jax.lax.conv_transpose(x, jax.numpy.flip(kernel, range(n)), strides, "SAME", dimension_numbers=numbers)
 
     ops.conv, ops.conv_transpose = conv, conv_transpose
 
@@ -74,7 +73,7 @@ def network(patch: Sequence[int], features: Sequence[int], weights: str | None =
 def ours(
     work: str, patch: Sequence[int], batch: int, features: Sequence[int], *, weights: str | None = None, plain=False
 ) -> Callable[[], np.ndarray]:
-    """Returns one call of the work: logits, or (loss, norm of the gradient)."""
+    """Returns one call of the work: gives the logits, the loss, or loss and norm of the gradient."""
     from jaxseg import losses, tasks
     from jaxseg.train import optim
     from jaxseg.train import state as states
@@ -101,7 +100,7 @@ def ours(
             return value, found
 
         def run():
-            value, found = jax.block_until_ready(gradients(state.params, data))
+            value, _ = jax.block_until_ready(gradients(state.params, data))
             return np.array([value])
 
         return run

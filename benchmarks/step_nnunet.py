@@ -46,7 +46,7 @@ def network(patch: Sequence[int], features: Sequence[int]):
 
 
 def theirs(work: str, patch: Sequence[int], batch: int, features: Sequence[int]) -> Callable[[], np.ndarray]:
-    """Returns one call of the work: logits, or (loss, norm of the gradient)."""
+    """Returns one call of the work: gives the logits, the loss, or loss and norm of the gradient."""
     import torch
     from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
     from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper

@@ -67,23 +67,28 @@ def export(
     return lambda: preprocess.invert(logits, record)
 
 
-def main(_) -> None:
-    rows = []
+def rows(cases: dict) -> list[compare.Row]:
+    """One row a case and kind of work."""
+    result = []
 
     def add(name: str, function: str, options: dict, tolerance: float) -> None:
-        sides = [
+        sides = (
             compare.Side("ours", f"benchmarks.volumes:{function}", options),
             compare.Side("nnU-Net", f"benchmarks.volumes_nnunet:{function}", options, peer=True),
-        ]
-        rows.append(compare.Row(name, sides, tolerance))
+        )
+        result.append(compare.Row(name, sides, tolerance))
 
-    for name, case in (TINY if compare.TINY.value else CASES).items():
+    for name, case in cases.items():
         add(f"prepare {name}", "prepare", case, 1e-3)
         add(f"resampling, order 3, {name}", "resample", {**case, "labels": False}, 1e-3)
         add(f"resampling, labels, {name}", "resample", {**case, "labels": True}, 0.0)
         for classes in (3, 20):
             add(f"export, {classes} classes, {name}", "export", {**case, "classes": classes}, 0.0)
-    compare.table(rows)
+    return result
+
+
+def main(_) -> None:
+    compare.table(rows(TINY if compare.TINY.value else CASES))
 
 
 if __name__ == "__main__":

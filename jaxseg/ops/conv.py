@@ -3,8 +3,8 @@
 What the CPU form does (2 cores, float32; `benchmarks/conv.py` prints the ratios):
 - a 3D convolution becomes 2D ones with depth folded into the batch: one a depth tap, or, for three taps at stride 1,
   minimal filtering F(2, 3) along depth (Winograd 1980; Lavin and Gray 2016): four half-depth 2D convolutions for six;
-- the weight gradient is a sum over pieces of the batch and of rows that stay in the cache: a convolution with a kernel
-  the size of the whole image takes 1.5 to 2.5 times as long (docs/measurements.md has what else was tried);
+- the weight gradient is a sum over pieces of the batch and of rows that stay in the cache: on large images it takes
+  half the time of XLA's single convolution (`benchmarks/weight_gradient.py`; docs/measurements.md has what was tried);
 - 1x1 kernels are matrix products, depthwise kernels shifted multiply-adds.
 All forms differentiate in both modes, vmap and jit.
 """

@@ -1,86 +1,152 @@
-"""Train step and inference of our U-Nets against the same networks with plain Flax convolutions, in one run.
+"""Forward pass, gradients and whole train step of nnU-Net's plain U-Net: ours, plain Flax convolutions, nnU-Net's own.
 
-    python -m benchmarks.step            # 2D and 3D, about 3 minutes on 2 CPU cores
+    python -m benchmarks.step --peer=PYTHON_WITH_NNUNETV2        # without --peer only against plain Flax
 
-"Plain" replaces `ops.conv` by `jax.lax.conv_general_dilated` and `ops.conv_transpose` by `jax.lax.conv_transpose`: what
-`flax.linen.Conv` and `ConvTranspose` lower to. Everything else is the same code. Figures are medians of 3 runs; the
-ratio is plain / ours.
+"Plain Flax" replaces `ops.conv` by `jax.lax.conv_general_dilated` and `ops.conv_transpose` by `jax.lax.conv_transpose`:
+what `flax.linen.Conv` and `ConvTranspose` lower to. Everything else is the same code. nnU-Net's side is PlainConvUNet
+of dynamic_network_architectures with the same layers and, by `transfer.from_torch`, the same weights: the results that
+are compared are the logits, the loss, and loss and gradient norm. float32, deep supervision, Dice + cross-entropy, SGD
+with momentum, weight decay and clipping, as nnU-Net trains; no augmentation. benchmarks/compare.py says how time and
+memory are taken.
 """
 
-import contextlib
-import functools
+import json
+import pathlib
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from absl import app
 
-from benchmarks.timing import seconds
-from jaxseg import losses, models, ops, tasks
-from jaxseg.train import optim, step
-from jaxseg.train import state as states
+from benchmarks import compare
+from benchmarks import step_nnunet as peer
 
+# name -> what `peer.network` and both sides' functions take
 CASES = {
-    "2D 4x256x256": {"patch": (256, 256), "batch": 4, "features": (16, 32, 64, 128)},
-    "3D 2x40x56x40": {"patch": (40, 56, 40), "batch": 2, "features": (16, 32, 64, 128)},
+    "2D 2x512x512": {"patch": (512, 512), "batch": 2, "features": (32, 64, 128, 256, 512)},
+    "3D 2x40x56x40": {"patch": (40, 56, 40), "batch": 2, "features": (32, 64, 128, 256)},
+    "3D 1x64x64x64": {"patch": (64, 64, 64), "batch": 1, "features": (32, 64, 128, 256)},
 }
+TINY = {
+    "2D 2x32x32": {"patch": (32, 32), "batch": 2, "features": (8, 16, 32)},
+    "3D 2x16x16x16": {"patch": (16, 16, 16), "batch": 2, "features": (8, 16)},
+}
+WORK = ("forward", "gradients", "train step")
 
 
-@contextlib.contextmanager
-def plain_convolutions():
-    """Puts XLA's own convolutions in the place of ours."""
-    from jaxseg.ops import conv as module_function
+def use_plain_convolutions() -> None:
+    """Puts XLA's own convolutions in the place of ours, in this process for good."""
+    from jaxseg import ops
 
-    ours = ops.conv, ops.conv_transpose
-    geometry = module_function.__globals__["_geometry"]
-    xla = module_function.__globals__["_conv_xla"]
+    module = ops.conv.__globals__
 
     def conv(x, kernel, *, strides=1, padding="same", dilation=1, groups=1):
-        return xla(x, kernel, geometry(x, kernel, strides, padding, dilation, groups))
+        return module["_conv_xla"](x, kernel, module["_geometry"](x, kernel, strides, padding, dilation, groups))
 
-    def conv_transpose(x, kernel, *, strides):
-        axes = "DHW"[-(x.ndim - 2) :]
+    def conv_transpose(x, kernel, *, strides, padding=0, output_padding=0):
+        n = x.ndim - 2
+        axes = "DHW"[-n:]
+        assert (padding, output_padding) in ((0, 0), ((0,) * n, (0,) * n)), "the U-Nets' have none"
         numbers = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
-        return jax.lax.conv_transpose(x, kernel, strides, "SAME", dimension_numbers=numbers)
+        # Flax leaves out PyTorch's flip, which only gives the taps other names.
+        return jax.lax.conv_transpose(x, jax.numpy.flip(kernel, range(n)), strides, "SAME", dimension_numbers=numbers)
 
     ops.conv, ops.conv_transpose = conv, conv_transpose
-    try:
-        yield
-    finally:
-        ops.conv, ops.conv_transpose = ours
 
 
-def measure(patch, batch, features) -> tuple[float, float]:
-    """Returns seconds of one train step (without augmentation) and of one forward pass."""
-    model = models.create("unet", ndim=len(patch), num_classes=3, features=features, deep_supervision=True)
-    loss = losses.from_string("dice_loss(ignore_background=True) + cross_entropy")
-    task = tasks.semantic(model, loss, num_classes=3)
-    optimizers = {"model": optim.optimizer("adamw", weight_decay=1e-5, no_decay="bias$", clip_norm=12.0)}
-    draw = np.random.default_rng(0)
-    data = {
-        "image": draw.normal(size=(batch, *patch, 1)).astype(np.float32),
-        "label": draw.integers(0, 3, (batch, *patch)).astype(np.int32),
-    }
-    key = jax.random.key(0)
-    state = states.create(key, task, jnp.zeros((1, *patch, 1)), optimizers, horizon=100, ema=False)
-    variables = {"params": state.params, "extra": state.extra}
-    train = jax.jit(step.make_step(task, optimizers, optim.schedule("cosine", lr=1e-3)))
-    predict = jax.jit(functools.partial(task.predict, variables))
-    return (
-        seconds(lambda: jax.block_until_ready(train(state, data, key))),
-        seconds(lambda: jax.block_until_ready(predict(data["image"]))),
+def network(patch: Sequence[int], features: Sequence[int], weights: str | None = None):
+    """Returns model and variables; `weights` is a file of `peer.write_weights`."""
+    from jaxseg import models, transfer
+
+    strides = peer.strides(features)
+    if weights is not None:
+        with np.load(weights) as arrays:
+            return transfer.from_torch(dict(arrays), "nnunet:PlainConvUNet", strides=strides, deep_supervision=True)
+    model = models.create(
+        "unet", ndim=len(patch), num_classes=peer.CLASSES, features=tuple(features), deep_supervision=True
     )
+    return model, model.init(jax.random.key(0), np.zeros((1, *patch, 1), np.float32), train=False)
 
 
-def main() -> None:
-    print(f"{'':16} {'':10} {'plain':>9} {'ours':>9} {'ratio':>6} {'images/s':>9}")
-    for name, case in CASES.items():
-        ours = measure(**case)
-        with plain_convolutions():
-            plain = measure(**case)
-        for what, before, after in zip(("train step", "forward"), plain, ours):
-            rate = case["batch"] / after
-            print(f"{name:16} {what:10} {before:8.3f}s {after:8.3f}s {before / after:6.2f} {rate:9.2f}", flush=True)
+def ours(
+    work: str, patch: Sequence[int], batch: int, features: Sequence[int], *, weights: str | None = None, plain=False
+) -> Callable[[], np.ndarray]:
+    """Returns one call of the work: gives the logits, the loss, or loss and norm of the gradient."""
+    from jaxseg import losses, tasks
+    from jaxseg.train import optim
+    from jaxseg.train import state as states
+    from jaxseg.train import step as steps
+
+    if plain:
+        use_plain_convolutions()
+    model, variables = network(patch, features, weights)
+    image, label = peer.images_and_labels(patch, batch)
+    if work == "forward":
+        predict = jax.jit(lambda variables, image: model.apply(variables, image, train=False)[0])
+        return lambda: np.asarray(predict(variables, image))
+    loss = losses.from_string("dice_loss(ignore_background=True) + cross_entropy")
+    task = tasks.semantic(model, loss, num_classes=peer.CLASSES)
+    optimizers = {"model": optim.optimizer("sgd", weight_decay=3e-5, no_decay="", momentum=0.99, clip_norm=12.0)}
+    key, data = jax.random.key(0), {"image": image, "label": label}
+    state = states.create(key, task, image[:1], optimizers, horizon=1000, ema=False)
+    state = states.with_variables(state, {"model": variables["params"]}, state.extra)
+    if work == "gradients":
+
+        @jax.jit
+        def gradients(params, data):
+            (value, _), found = jax.value_and_grad(task.losses["model"], has_aux=True)(params, state.extra, data, key)
+            return value, found
+
+        def run():
+            value, _ = jax.block_until_ready(gradients(state.params, data))
+            return np.array([value])
+
+        return run
+    schedule = optim.schedule("constant", lr=peer.RATE)
+    train = jax.jit(steps.make_step(task, optimizers, schedule), donate_argnums=0)
+    held = [state]
+
+    def step():
+        held[0], metrics = jax.block_until_ready(train(held[0], data, key))
+        return np.array([metrics["loss"], metrics["gradient_norm/model"]])
+
+    return step
+
+
+def rows(cases: dict, weights: dict[str, str]) -> list[compare.Row]:
+    """One row a case and kind of work."""
+    result = []
+    for name, case in cases.items():
+        for work in WORK:
+            options = {"work": work, **case}
+            own = {**options, "weights": weights.get(name)}
+            sides = (
+                compare.Side("ours", "benchmarks.step:ours", own),
+                compare.Side("plain Flax", "benchmarks.step:ours", {**own, "plain": True}),
+                compare.Side("nnU-Net", "benchmarks.step_nnunet:theirs", options, peer=True),
+            )
+            result.append(compare.Row(f"{name}, {work}", sides, tolerance=1e-3))
+    return result
+
+
+def write_weights(cases: dict, folder: str) -> dict[str, str]:
+    """Has the peer write a state dict for each case; nothing without a peer."""
+    if not compare.PEER.value:
+        return {}
+    files = {name: f"{folder}/{number}.npz" for number, name in enumerate(cases)}
+    for name, case in cases.items():
+        command = [compare.PEER.value, "-m", peer.__name__, files[name], json.dumps(case)]
+        subprocess.run(command, check=True, cwd=pathlib.Path(__file__).parents[1])
+    return files
+
+
+def main(_) -> None:
+    cases = TINY if compare.TINY.value else CASES
+    with tempfile.TemporaryDirectory() as folder:
+        compare.table(rows(cases, write_weights(cases, folder)))
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

@@ -3,8 +3,8 @@
 What the CPU form does (2 cores, float32; `benchmarks/conv.py` prints the ratios):
 - a 3D convolution becomes 2D ones with depth folded into the batch: one a depth tap, or, for three taps at stride 1,
   minimal filtering F(2, 3) along depth (Winograd 1980; Lavin and Gray 2016): four half-depth 2D convolutions for six;
-- the weight gradient is one matrix product: taps along the width stacked on the input's channels, taps along the height
-  on the gradient's, instead of a convolution with an image-sized kernel;
+- the weight gradient is a sum over pieces of the batch and of rows that stay in the cache: on large images it takes
+  half the time of XLA's single convolution (`benchmarks/weight_gradient.py`; docs/measurements.md has what was tried);
 - 1x1 kernels are matrix products, depthwise kernels shifted multiply-adds.
 All forms differentiate in both modes, vmap and jit.
 """
@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 Pairs = tuple[tuple[int, int], ...]
 WINOGRAD_POSITIONS = 1000  # below so many outputs a product, transforming the kernel costs more than it saves
-CHUNK_POSITIONS = 40_000  # a contraction much longer than this is faster cut in pieces
+PIECE_VALUES = 2**20  # of the input or the gradient in one piece of a weight gradient; 4 MiB of float32 each
 
 
 class Geometry(NamedTuple):
@@ -293,7 +293,7 @@ def _conv2d(x: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def _conv2d_jvp(geometry: Geometry, primals, tangents):
-    """The tangent by the kernel is written so that its transpose, the weight gradient, is one matrix product."""
+    """The tangent by the kernel is written so that its transpose, the weight gradient, is a sum over pieces."""
     (x, kernel), (dx, dkernel) = primals, tangents
     zero = jax.custom_derivatives.SymbolicZero
     y = _conv2d(x, kernel, geometry)
@@ -301,39 +301,29 @@ def _conv2d_jvp(geometry: Geometry, primals, tangents):
     if not isinstance(dx, zero):
         out = out + _conv2d(dx, kernel, geometry)
     if not isinstance(dkernel, zero):
-        stackable = geometry.strides == (1, 1) and geometry.groups == 1 and x.shape[-1] >= 8 and kernel.shape[-1] >= 8
-        if stackable and max(kernel.shape[:2]) <= 3:
-            # checkpoint: keep x for the gradient, not its stacked copies; nothing in the forward pass could be shared.
-            by_taps = jax.checkpoint(functools.partial(_conv2d_by_taps, geometry=geometry), prevent_cse=False)
-            out = out + by_taps(x, dkernel)
-        else:
-            out = out + _conv_xla(x, dkernel, geometry)
+        # checkpoint: keep x for the gradient, not copies of its pieces; nothing in the forward pass could be shared.
+        in_pieces = jax.checkpoint(functools.partial(_conv2d_in_pieces, geometry=geometry), prevent_cse=False)
+        out = out + in_pieces(x, dkernel)
     return y, out
 
 
 _conv2d.defjvp(_conv2d_jvp, symbolic_zeros=True)
 
 
-def _conv2d_by_taps(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    """The stride-1 convolution with width taps stacked on the input's channels and height taps on the output's."""
-    high, wide, channels, outputs = kernel.shape
-    rows, columns = _output_size(x.shape[1:-1], (high, wide), geometry)
-    step_y, step_x = geometry.dilation
-    padded = _pad(x, ((0, 0), geometry.padding[1]))
-    stacked = jnp.concatenate(
-        [_window(padded, (0, t * step_x), (x.shape[1], columns), (1, 1)) for t in range(wide)], axis=-1
-    )
-    taps = kernel.transpose(1, 2, 0, 3).reshape(wide * channels, high * outputs)
-    chunks = _chunks(x.shape[0], x.shape[1] * columns)
-    stacked = stacked.reshape(chunks, -1, wide * channels)
-    product = lax.dot_general(stacked, jnp.broadcast_to(taps, (chunks, *taps.shape)), (((2,), (1,)), ((0,), (0,))))
-    product = _pad(product.reshape(x.shape[0], x.shape[1], columns, -1), (geometry.padding[0],))
-    parts = lax.split(product, (outputs,) * high, axis=3)
-    return functools.reduce(jnp.add, (_window(part, (t * step_y,), (rows,), (1,)) for t, part in enumerate(parts)))
+def _conv2d_in_pieces(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    """The same convolution, some images or some rows of one image at a time."""
+    rows, columns = _output_size(x.shape[1:-1], kernel.shape[:2], geometry)
+    values = max(math.prod(x.shape[1:]), rows * columns * kernel.shape[-1])  # of one image
+    images = max(1, min(x.shape[0], PIECE_VALUES // values))
+    high = -(-rows // max(1, -(-values // PIECE_VALUES)))
+    if images == x.shape[0] and high == rows:
+        return _conv_xla(x, kernel, geometry)
+    reach, stride = geometry.dilation[0] * (kernel.shape[0] - 1) + 1, geometry.strides[0]
+    x, inner = _pad(x, geometry.padding[:1]), geometry._replace(padding=((0, 0), geometry.padding[1]))
 
+    def piece(first: int, top: int) -> Array:
+        bottom = min(top + high, rows)
+        return _conv_xla(x[first : first + images, top * stride : (bottom - 1) * stride + reach], kernel, inner)
 
-def _chunks(batch: int, positions: int) -> int:
-    """The largest divisor of `batch` that leaves enough positions to each piece."""
-    return next(
-        n for n in range(batch, 0, -1) if batch % n == 0 and (n == 1 or batch // n * positions >= CHUNK_POSITIONS)
-    )
+    batches = [[piece(first, top) for top in range(0, rows, high)] for first in range(0, x.shape[0], images)]
+    return jnp.concatenate([jnp.concatenate(strips, axis=1) for strips in batches], axis=0)

@@ -24,8 +24,8 @@ def plan(
 ) -> dict[str, dict[str, Any]]:
     """Returns the configurations of `rule_plan` with patch and batch as the device takes them, and prints each trial.
 
-    A configuration also has dtype, remat, device, peak_bytes and limit_bytes (a device) and the trials. "3d_lowres" is there where the patch that fits at full
-    resolution shows less than a quarter of the median volume.
+    A configuration also has dtype, remat, device, peak_bytes and limit_bytes (a device) and the trials. "3d_lowres" is
+    there where the patch that fits at full resolution shows less than a quarter of the median volume.
 
     Args:
       config: of the user.

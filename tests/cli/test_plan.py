@@ -1,8 +1,10 @@
 """--mode plan as a user runs it: files that can be read, edited, rerun and are not lost."""
 
 import json
+import pathlib
 
 import clinic
+import nibabel
 import pytest
 from ml_collections import ConfigDict
 
@@ -26,8 +28,8 @@ def planned(tmp_path_factory):
 def test_writes_configs_that_run(planned, tmp_path):
     _, folder, done = planned
     files = sorted(path.name for path in (folder / "plan").iterdir())
-    assert files == ["plan.html", "plan.json", "shells_3d_fullres.py"] and "3d_fullres   patch" in done.stdout
-    assert "2d           left out: its slices lie across axis 2" in done.stdout  # the coarsest one is x
+    assert files == ["plan.html", "plan.json", "shells_2d.py", "shells_3d_fullres.py"]
+    assert "3d_fullres   patch" in done.stdout and "2d           patch" in done.stdout
     summary = json.loads((folder / "plan" / "plan.json").read_text())
     assert summary["planner"] == "plain" and set(summary["configurations"]) == {"2d", "3d_fullres"}
     file = folder / "plan" / "shells_3d_fullres.py"
@@ -39,6 +41,22 @@ def test_writes_configs_that_run(planned, tmp_path):
     assert record["data"]["patch_size"] == [chosen["patch_size"][place] for place in back]
     assert [float(value) for value in record["data"]["spacing"].split(",")] == [1.2, 1.0, 1.5]
     assert len(record["model"]["features"]) == chosen["n_stages"] and record["model"]["deep_supervision"]
+
+
+def test_slices_across_the_coarsest_axis(planned, tmp_path):
+    """Which is x: networks in 2D see slices in z and y, and masks come back as the scans lie."""
+    flags, folder, _ = planned
+    file = folder / "plan" / "shells_2d.py"
+    run = clinic.launch("--config", f"{file}:debug", "--config.data.folds=3", f"--workdir={tmp_path / 'run'}")
+    assert run.returncode == 0 and not run.stderr, run.stdout + run.stderr
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["config"]["data"]["axis_order"] == record["settings"]["axis_order"] == [2, 0, 1]
+    assert record["config"]["data"]["spacing"] == "keep,1.2,1"
+    (root,) = (flag.partition("=")[2] for flag in flags if flag.startswith("--config.data.root"))
+    scan = pathlib.Path(root) / "imagesTr" / "case_00.nii.gz"
+    done = clinic.launch("--mode=predict", f"--workdir={tmp_path / 'run'}", f"--input={scan}", f"--output={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert nibabel.load(tmp_path / "case_00.nii.gz").shape == nibabel.load(scan).shape
 
 
 def test_plans_for_a_device(planned, tmp_path):

@@ -16,7 +16,7 @@ from jaxseg.cli import evaluate as one_evaluation
 from jaxseg.cli import train as one_training
 from jaxseg.evaluate.evaluator import Gallery, file_stem
 from jaxseg.evaluate.report import mean_scores, ranking_metric
-from jaxseg.train import checkpoint, processes
+from jaxseg.train import checkpoint, loop, processes
 from jaxseg.typing import UserError
 
 
@@ -33,11 +33,11 @@ def train(arguments: workdir.Arguments) -> bool:
     _, prepared = prepare.ensure(config, folder)
     if config.train.together:
         outcome = together.train(each(arguments), prepared=prepared)
-        return "stopped by" not in outcome.interrupted
+        return outcome.end is not loop.End.STOPPED
     for number, own in enumerate(each(arguments)):
         print(f"fold {number} of 0 to {config.data.folds - 1}, in {own.workdir}", flush=True)
         outcome = one_training.train(own, prepared=prepared)
-        if outcome.interrupted and "stopped by" in outcome.interrupted:
+        if outcome.end is loop.End.STOPPED:
             return False
     return True
 

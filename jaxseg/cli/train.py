@@ -27,7 +27,7 @@ TIMED_STEPS = 8
 def prepare_train_evaluate(arguments: workdir.Arguments) -> None:
     """The whole job; ends by saying where everything lies."""
     outcome = train(arguments)
-    if outcome.interrupted and "stopped by" in outcome.interrupted:
+    if outcome.end is loop.End.STOPPED:
         return
     if arguments.config.data.fold == "none":
         if processes.is_first():

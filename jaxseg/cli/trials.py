@@ -73,9 +73,9 @@ def run(arguments: workdir.Arguments, prepared: dict[str, Any], watch: loop.Watc
         return Result(FAILED, *_effort(folder), "It needs more memory than the device has.")
     finally:
         jax.clear_caches()  # the next trial compiles anew, and has the memory for itself
-    if "stopped by" in outcome.interrupted:
+    if outcome.end is loop.End.STOPPED:
         return Result(STOPPED, *_effort(folder))
-    if outcome.interrupted.startswith("ended "):
+    if outcome.end is loop.End.WATCHED:
         return Result(ENDED, *_effort(folder), "Others had done better by then.")
     return Result(FINISHED, *_effort(folder), outcome.interrupted)
 

@@ -1,6 +1,7 @@
 """The training loop: effects live here (clock, files, signals), arithmetic does not."""
 
 import contextlib
+import enum
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -26,11 +27,21 @@ class Cadence(NamedTuple):
     patience: int = 0
 
 
+class End(enum.Enum):
+    """Why a run came to its end."""
+
+    FINISHED = "at its last step"
+    STALE = "no better score for long enough"
+    WATCHED = "whoever watches its scores said so"
+    STOPPED = "by a signal; to be resumed"
+
+
 class Outcome(NamedTuple):
-    """How a run ended: the last state, and why it stopped before the horizon ("" when it did not)."""
+    """How a run ended: the last state, why, and a sentence where that was before the horizon ("" where it was not)."""
 
     state: State
-    interrupted: str
+    end: End = End.FINISHED
+    interrupted: str = ""
 
 
 @runtime_checkable
@@ -129,12 +140,14 @@ def run(
                 stopped.append("SIGTERM")
         if stopped:
             checkpoints.save(state, metadata)
-            return Outcome(state, f"stopped by {stopped[0]} after step {step}; the same command resumes there")
+            return Outcome(
+                state, End.STOPPED, f"stopped by {stopped[0]} after step {step}; the same command resumes there"
+            )
     if step < horizon and ended:
-        return Outcome(state, f"ended after step {step} by who watches its scores")
+        return Outcome(state, End.WATCHED, f"ended after step {step} by who watches its scores")
     if step < horizon:
-        return Outcome(state, f"no better score in {record.stale} evaluations, best {record.best:.4f}")
-    return Outcome(state, "")
+        return Outcome(state, End.STALE, f"no better score in {record.stale} evaluations, best {record.best:.4f}")
+    return Outcome(state)
 
 
 class _Tempo:

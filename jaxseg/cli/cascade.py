@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxseg import paths
 from jaxseg.cli import build, inference, workdir
-from jaxseg.data import store
+from jaxseg.data import folders, store
 from jaxseg.train import logging, processes
 from jaxseg.typing import UserError
 
@@ -120,6 +120,7 @@ def _predict(
     digests: Mapping[str, str],
 ) -> None:
     """Predicts fold after fold, and writes each class map on the grid of its stored case."""
+    folders.remove_leftovers(target)
     dataset = build.dataset(config)
     files = {case.name: case for case in dataset.cases}
     settings = store.stored_settings(target.parents[1])

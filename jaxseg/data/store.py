@@ -4,18 +4,16 @@ FOLDER/index.json                 names of the cases and the settings; written l
 FOLDER/<case>/image, label        zarr3, float32 (*S, C) and int16 (*S), blosc-zstd chunks
 FOLDER/<case>/meta.json           name, subject, spacing, record, class counts, digest of inputs and settings
 FOLDER/<case>/foreground.npz      some voxels of every class, (n, axes) int32, for forced-foreground patches
+FOLDER/.previous/<run>/<case>     class maps of an earlier run (`write_previous`): label, meta.json
 """
 
 import dataclasses
-import datetime
 import functools
 import hashlib
 import io
 import json
 import os
-import socket
-import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +21,7 @@ import tensorstore
 from jaxtyping import Float32, Int16, Int32
 
 from jaxseg import paths
-from jaxseg.data import arrays, fingerprint, preprocess
+from jaxseg.data import arrays, fingerprint, folders, preprocess
 from jaxseg.data.preprocess import Record, Settings
 from jaxseg.typing import Case, DataSet, Objects, UserError
 
@@ -31,7 +29,6 @@ VERSION = 1  # of this layout; a change makes every stored case stale
 FOREGROUND_VOXELS = 10_000  # a class and case, and
 FOREGROUND_SHARE = 0.01  # at least this share of the class (nnU-Net)
 SEED = 1234
-STALE_PARTIAL = datetime.timedelta(days=1)
 
 
 class Summary(NamedTuple):
@@ -129,7 +126,7 @@ def prepare(
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        folders.remove_leftovers(folder)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror}); choose a folder that you may write to."
@@ -152,10 +149,10 @@ def open(folder: str | os.PathLike) -> tuple[StoredCase, ...]:
       UserError: the folder holds no finished prepared data set, or one of another version.
     """
     folder = paths.path(folder)
-    index = _read_json(folder / "index.json")
+    index = folders.read_json(folder / "index.json")
     if index is None or index.get("version") != VERSION:
         raise UserError(f"{folder} holds no finished prepared data set of this version; run --mode prepare.")
-    return tuple(_stored_case(folder / _directory(name)) for name in index["cases"])
+    return tuple(_stored_case(folder / folders.directory(name)) for name in index["cases"])
 
 
 def stored_settings(folder: str | os.PathLike) -> Settings:
@@ -164,7 +161,7 @@ def stored_settings(folder: str | os.PathLike) -> Settings:
     Raises:
       UserError: the folder holds no finished prepared data set.
     """
-    index = _read_json(paths.path(folder) / "index.json")
+    index = folders.read_json(paths.path(folder) / "index.json")
     if index is None:
         raise UserError(f"{folder} holds no finished prepared data set; run --mode prepare.")
     return preprocess.settings_from_json(index["settings"])
@@ -213,12 +210,12 @@ def _read(
 
 def add_previous(cases: Iterable[StoredCase], folder: paths.Path) -> tuple[StoredCase, ...]:
     """Returns the cases with the class maps that `write_previous` has put into `folder`."""
-    return tuple(dataclasses.replace(case, previous=str(folder / _directory(case.name))) for case in cases)
+    return tuple(dataclasses.replace(case, previous=str(folder / folders.directory(case.name))) for case in cases)
 
 
 def previous_digest(case: StoredCase, folder: paths.Path) -> str | None:
     """Returns the digest that a case's class map of a previous stage was written with; None where there is none."""
-    return (_read_json(folder / _directory(case.name) / "meta.json") or {}).get("digest")
+    return (folders.read_json(folder / folders.directory(case.name) / "meta.json") or {}).get("digest")
 
 
 def case_digest(case: StoredCase) -> str:
@@ -236,25 +233,7 @@ def write_previous(case: StoredCase, folder: paths.Path, label: Int16[np.ndarray
         arrays.write(target / "label", label, channels=False)
         (target / "meta.json").write_text(json.dumps({"name": case.name, "digest": digest}))
 
-    _put(write, folder / _directory(case.name), digest)
-
-
-def _put(write: Callable[[paths.Path], None], final: paths.Path, digest: str) -> None:
-    """Has a case's folder written under another name and renames it; in a bucket it is written in its place."""
-    if paths.is_remote(final):
-        write(final)
-        return
-    # Host and process in the name: two runs on one folder never write into each other's case.
-    partial = final.parent / f".partial-{final.name}-{socket.gethostname()}-{os.getpid()}"
-    try:
-        write(partial)
-        _replace(partial, final, digest)
-    except OSError as error:
-        raise UserError(
-            f"{final} cannot be written ({error.strerror}); free some space or choose another folder."
-        ) from error
-    finally:
-        paths.remove_tree(partial)
+    folders.put(write, folder / folders.directory(case.name), digest)
 
 
 def sample_foreground(label: np.ndarray, name: str) -> dict[int, Int32[np.ndarray, "n axes"]]:
@@ -274,9 +253,9 @@ def sample_foreground(label: np.ndarray, name: str) -> dict[int, Int32[np.ndarra
 
 def _prepare_case(dataset: DataSet, case: Case, folder: paths.Path, settings: Settings) -> bool:
     """Returns whether the case had to be written."""
-    final = folder / _directory(case.name)
+    final = folder / folders.directory(case.name)
     digest = _digest(dataset, case, settings)
-    if (_read_json(final / "meta.json") or {}).get("digest") == digest:
+    if (folders.read_json(final / "meta.json") or {}).get("digest") == digest:
         return False
     sample = dataset.load(case)
     if sample.label is None:
@@ -298,7 +277,7 @@ def _prepare_case(dataset: DataSet, case: Case, folder: paths.Path, settings: Se
     }
     if sample.objects is not None:
         meta["objects"] = {name: value.tolist() for name, value in sample.objects._asdict().items()}
-    _put(lambda target: _write_case(target, image, label, meta), final, digest)
+    folders.put(lambda target: _write_case(target, image, label, meta), final, digest)
     return True
 
 
@@ -316,17 +295,6 @@ def _write_case(target: paths.Path, image: np.ndarray, label: np.ndarray, meta: 
     (target / "meta.json").write_text(json.dumps(meta, indent=1))  # last: what has it is whole
 
 
-def _replace(partial: paths.Path, final: paths.Path, digest: str) -> None:
-    """Puts a whole case in its place. A stale one is moved away first: a folder cannot be renamed onto a full one."""
-    if (_read_json(final / "meta.json") or {}).get("digest") == digest:
-        return  # another run was faster
-    if final.exists():
-        stale = partial.with_name(partial.name.replace(".partial-", ".stale-", 1))
-        os.replace(final, stale)
-        paths.remove_tree(stale)
-    os.replace(partial, final)
-
-
 def _digest(dataset: DataSet, case: Case, settings: Settings) -> str:
     """Names all that a stored case depends on: files, settings, meaning of labels and channels, this format."""
     chosen = settings._asdict()
@@ -337,39 +305,8 @@ def _digest(dataset: DataSet, case: Case, settings: Settings) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _directory(name: str) -> str:
-    """Returns a folder name for any case name: separators are escaped, and no name is hidden or climbs up."""
-    quoted = urllib.parse.quote(name, safe=" ()+,=@")
-    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
-
-
-def _remove_leftovers(folder: paths.Path) -> None:
-    """Removes what killed runs left: of dead processes of this machine, and anything older than a day."""
-    if paths.is_remote(folder):
-        return  # cases are written in place there
-    now, host = datetime.datetime.now().timestamp(), socket.gethostname()
-    for pattern in (".partial-*", ".stale-*"):
-        for path in folder.glob(pattern):
-            owner, _, process = path.name.rpartition("-")
-            dead = owner.endswith(f"-{host}") and process.isdigit() and not _alive(int(process))
-            if dead or now - path.stat().st_mtime > STALE_PARTIAL.total_seconds():
-                paths.remove_tree(path)
-
-
-def _alive(process: int) -> bool:
-    if os.name != "posix":
-        return True  # os.kill(pid, 0) would end the process there; age decides
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _stored_case(folder: paths.Path) -> StoredCase:
-    meta = _read_json(folder / "meta.json")
+    meta = folders.read_json(folder / "meta.json")
     if meta is None:
         raise UserError(
             f"{folder} is listed but has no meta.json; run --mode prepare again, which writes what is missing."
@@ -392,11 +329,3 @@ def _stored_objects(stored: dict[str, Any] | None) -> Objects | None:
         return None
     classes, crowd = np.array(stored["classes"], np.int32), np.array(stored["crowd"], bool)
     return Objects(classes, crowd, np.array(stored["members"], np.int32).reshape(len(stored["members"]), -1))
-
-
-def _read_json(path: paths.Path) -> dict[str, Any] | None:
-    """Returns None for a file that is absent or was cut short by a full disk or a crash of the machine."""
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return None

@@ -8,7 +8,8 @@ one person, and no person is on both sides of the split.
 
 Measured on 2 CPU cores, 45 held-out cases of 220, mean Dice (95 % interval): minutes=10 (691 steps) 0.885 anterior,
 0.868 posterior, 0.877 (0.867 to 0.887); minutes=30 (3,279 steps) 0.895, 0.878, 0.886 (0.876 to 0.896); 4,920
-steps 0.897, 0.879, 0.888 (0.878 to 0.898); see docs/measurements.md. network=vnet and segresnet were not measured.
+steps 0.897, 0.879, 0.888 (0.878 to 0.898). On fold 0 of nnU-Net's split, 5,000 steps: 0.890, nnU-Net's published run
+0.891 on the same 44 cases; see docs/measurements.md. network=vnet and segresnet were not measured.
 """
 
 from jaxseg.config import base_config, network, parse_arg

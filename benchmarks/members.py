@@ -24,8 +24,8 @@ def main() -> None:
     network = models.create("unet", ndim=3, num_classes=3, features=(8, 16, 32, 64))
     loss = losses.from_string("dice_loss(ignore_background=True) + cross_entropy")
     task = tasks.semantic(network, loss, num_classes=3)
-    optimizers = {"model": optim.optimizer("adamw", weight_decay=1e-5)}
-    step = make_step(task, optimizers, optim.schedule("constant", lr=1e-3))
+    optimizers = {"model": optim.optimizer("sgd", weight_decay=3e-5, no_decay="", momentum=0.9, clip_norm=12.0)}
+    step = make_step(task, optimizers, optim.schedule("constant", lr=1e-2))
     key = jax.random.key(0)
     one = states.create(key, task, np.zeros(SHAPE, np.float32), optimizers, horizon=100, ema=False)
     parts = [_batch(seed) for seed in range(FOLDS)]

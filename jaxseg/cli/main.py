@@ -3,6 +3,7 @@
 import importlib
 import os
 import pathlib
+import re
 import sys
 from typing import NoReturn
 
@@ -104,6 +105,11 @@ def _sentence(error: Exception) -> str:
         last = text.strip().splitlines()[-1]
         known = last.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
         return known if known != last else f"The config file failed to run: {last}"
+    # ml_collections, which locks a config, names an unknown field in quotes, perhaps with one that is alike.
+    if isinstance(error, (AttributeError, KeyError)) and (name := re.match(r"""["'\\]+(\w+)""", text)):
+        alike = re.search(r"Did you mean [^?]*\?", text)
+        hint = "What the config file does not set, such as an option of its network, is added there."
+        return f"The config has no field {name[1]!r}. {alike[0] if alike else hint}"
     text = " ".join(text.split())
     return text if isinstance(error, (UserError, flags.Error)) else f"The config cannot be read: {text}"
 

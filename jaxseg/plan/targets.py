@@ -19,7 +19,7 @@ GPUS = ("a10", "a100", "a6000", "b200", "h100", "h200", "l4", "l40s", "rtx", "t4
 WITHOUT_BFLOAT16 = ("t4", "v100")
 MARGIN = 0.95  # of an accelerator's memory: the rest is for the next batch, what an evaluation compiles, fragments
 GPU_SHARE = 0.75  # of a GPU's memory, which JAX takes unless XLA_CLIENT_MEM_FRACTION says otherwise
-HOST_SHARE = 0.7  # of a host: convolutions take up to a quarter more than their compiler counts (docs/planning.md)
+HOST_SHARE = 0.7  # of a host: convolutions take up to a fifth more than their compiler counts (docs/planning.md)
 _TPU = re.compile(r"(v\d+[a-z]*):\d+x\d+(x\d+)?")
 
 

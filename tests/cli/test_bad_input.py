@@ -149,7 +149,11 @@ def test_bad_fields_are_told_before_preparing(root, tmp_path, fields, words):
     "arguments, words",
     [
         (["--config", "configs/nothing.py"], "nothing.py"),
-        (["--config", "configs/quickstart.py", "--config.optim.lrr=1"], "lrr"),
+        (["--config", "configs/quickstart.py", "--config.optim.lrr=1"], "no field 'lrr'. Did you mean \"lr\""),
+        (
+            ["--config", "configs/quickstart.py", "--config.model.remat=True"],
+            "no field 'remat'. What the config file does",
+        ),
         (["--config", "configs/quickstart.py:debgu"], "debgu"),
         (["--config", "configs/quickstart.py", "--config.train.total_steps=many"], "total_steps"),
         (["--config", "configs/quickstart.py", "--config.train.total_steps=0"], "must be positive"),

@@ -64,8 +64,10 @@ def describe(name: str, target: str, count: int, found: dict[str, Any]) -> str:
         return head + f"does not fit: {found['exhausted']}"
     memory = targets.memory(target, count)
     limit = "" if memory is None else f" of {memory / 2**30:g} GiB, {'fits' if found['peak'] <= memory else 'too much'}"
+    unread = {"messages that could not be read": None}
     messages = ", ".join(
-        f"{value['messages']} {kind} ({value['bytes'] / 2**20:.1f} MiB)" for kind, value in found["collectives"].items()
+        kind if value is None else f"{value['messages']} {kind} ({value['bytes'] / 2**20:.1f} MiB)"
+        for kind, value in (unread if found["collectives"] is None else found["collectives"]).items()
     )
     return (
         head + f"{found['peak'] / 2**30:.2f} GiB{limit}; {found['flops'] / 1e9:.3g} GFLOP, "

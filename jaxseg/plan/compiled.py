@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 _BITS = re.compile(r"[a-z]+?(\d+)")
 _SHAPE = re.compile(r"\b(pred|[a-z]+\d+[a-z0-9]*)\[([\d,]*)\]")
@@ -25,7 +27,7 @@ class Cost(NamedTuple):
       aliased: bytes of outputs that lie where donated arguments lay.
       flops: floating-point operations, as the compiler counts them.
       bytes_accessed: of memory, likewise.
-      collectives: messages by kind.
+      collectives: messages by kind; None where the program's text could not be read.
     """
 
     arguments: int
@@ -35,7 +37,7 @@ class Cost(NamedTuple):
     code: int
     flops: float
     bytes_accessed: float
-    collectives: dict[str, Traffic]
+    collectives: dict[str, Traffic] | None
 
     @property
     def peak(self) -> int:
@@ -55,8 +57,16 @@ def cost(compiled: Any) -> Cost:
         code=memory.generated_code_size_in_bytes,
         flops=float(counted.get("flops", float("nan"))),
         bytes_accessed=float(counted.get("bytes accessed", float("nan"))),
-        collectives=collectives(compiled.as_text()),
+        collectives=_messages(compiled),
     )
+
+
+def _messages(compiled: Any) -> dict[str, Traffic] | None:
+    """A TPU compiler that is newer than jaxlib may write programs that jaxlib cannot print (libtpu 0.0.52 for v6e under jaxlib 0.10.2)."""
+    try:
+        return collectives(compiled.as_text())
+    except jax.errors.JaxRuntimeError:
+        return None
 
 
 def collectives(program: str) -> dict[str, Traffic]:
@@ -81,5 +91,6 @@ def _bytes(kind: str, dimensions: str) -> int:
 
 def as_json(found: Cost) -> Mapping[str, Any]:
     """Returns the figures with their sum, for files."""
-    traffic = {kind: value._asdict() for kind, value in found.collectives.items()}
+    known = found.collectives
+    traffic = None if known is None else {kind: value._asdict() for kind, value in known.items()}
     return {**found._asdict(), "collectives": traffic, "peak": found.peak}

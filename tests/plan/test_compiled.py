@@ -44,3 +44,18 @@ def test_targets():
     for wrong in ("v5e", "h100", "v5e:4", "cpu:2"):
         with pytest.raises(UserError, match="--target should be cpu or a TPU topology"):
             targets.devices(wrong)
+
+
+def test_a_program_that_cannot_be_printed_still_has_its_memory():
+    """As libtpu's for v6e, which an older jaxlib does not know how to read."""
+    whole = jax.jit(lambda a: a + 1).lower(jax.ShapeDtypeStruct((8,), jnp.float32)).compile()
+
+    class Unreadable:
+        memory_analysis, cost_analysis = whole.memory_analysis, whole.cost_analysis
+
+        def as_text(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+    found = plan.cost(Unreadable())
+    assert found.collectives is None and found.peak == plan.cost(whole).peak > 0
+    assert plan.as_json(found)["collectives"] is None

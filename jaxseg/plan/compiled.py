@@ -62,7 +62,7 @@ def cost(compiled: Any) -> Cost:
 
 
 def _messages(compiled: Any) -> dict[str, Traffic] | None:
-    """A TPU compiler that is newer than jaxlib may write programs that jaxlib cannot print (libtpu 0.0.52 for v6e under jaxlib 0.10.2)."""
+    """A TPU compiler newer than jaxlib may write what it cannot print (libtpu 0.0.52 for v6e under jaxlib 0.10.2)."""
     try:
         return collectives(compiled.as_text())
     except jax.errors.JaxRuntimeError:

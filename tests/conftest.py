@@ -26,7 +26,17 @@ def golden() -> pathlib.Path:
 @pytest.fixture(scope="session")
 def seeded():
     """The module that fills a network's parameters and inputs from their names."""
-    spec = importlib.util.spec_from_file_location("seeded_weights", GOLDEN / "seeded_weights.py")
+    return _golden_module("seeded_weights")
+
+
+@pytest.fixture(scope="session")
+def made():
+    """The script that made the golden folders of nnU-Net; its plans and images need no PyTorch."""
+    return _golden_module("make_nnunet_folder")
+
+
+def _golden_module(name: str):
+    spec = importlib.util.spec_from_file_location(name, GOLDEN / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

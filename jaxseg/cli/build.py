@@ -147,6 +147,11 @@ def model(config: ConfigDict, known: Facts):
     return models.create(name, **fields)
 
 
+def scored_classes(known: Facts) -> tuple[str, ...]:
+    """Names of what is scored: the foreground classes, or the class that each region writes."""
+    return tuple(known.classes[region[0]] for region in known.regions) if known.regions else known.classes[1:]
+
+
 def input_channels(config: ConfigDict, known: Facts) -> int:
     """The channels that the network sees: those of the images, and one a class of the previous stage."""
     return len(known.channels) + (len(known.classes) - 1 if config.data.previous else 0)

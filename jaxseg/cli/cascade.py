@@ -50,9 +50,11 @@ def ensure(
             f"{missing[0]}; train it on the same data."
         )
     target = _target(config, folder)
+    steps = {fold: inference.picked(fold, workdir.stored_config(fold)) for fold in set(unseen.values())}
     waiting = {}
     for case in cases:
-        digest = _digest(case, unseen[case.name])
+        fold = unseen[case.name]
+        digest = _digest(case, fold, steps[fold])
         if store.previous_digest(case, target) != digest:
             waiting[case.name] = digest
     if waiting and processes.several():
@@ -106,10 +108,9 @@ def _target(config: ConfigDict, folder: paths.Path) -> paths.Path:
     return build.store_folder(config, folder) / FOLDER / name
 
 
-def _digest(case: store.StoredCase, fold: paths.Path) -> str:
+def _digest(case: store.StoredCase, fold: paths.Path, step: int) -> str:
     """Names all that a class map depends on: the stored case, and the network."""
-    step = inference.picked(fold, workdir.stored_config(fold))
-    return hashlib.sha256(json.dumps([store.case_digest(case), str(paths.absolute(fold)), step]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([case.digest, str(paths.absolute(fold)), step]).encode()).hexdigest()
 
 
 def _predict(

@@ -96,7 +96,7 @@ def _tell(
     known: build.Facts,
     measured: Mapping[Members, Sequence[prediction.choice.Measured]],
 ) -> None:
-    classes = [known.classes[region[0]] for region in known.regions] if known.regions else known.classes[1:]
+    classes = build.scored_classes(known)
     means = {members: prediction.choice.mean([case[""] for case in cases]) for members, cases in measured.items()}
     scores = {members: float(np.nanmean(values)) for members, values in means.items()}
     best = max(scores, key=lambda members: scores[members])  # of equals the first: single runs stand before pairs

@@ -1,7 +1,7 @@
 """--mode plan with plan.device: patch, batch, compute type and recomputation that fit, asked of its compiler."""
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -107,7 +107,7 @@ def describe(trial: plans.Trial, machine: targets.Machine) -> str:
     own = trial.candidate
     peak = "more than there is" if trial.peak is None else f"{_gib(trial.peak)} GiB"
     return (
-        f"patch {_times(own.topology.patch)}, batch {own.batch}, {own.dtype}{', recomputed' * own.remat}: {peak} of "
+        f"patch {times(own.topology.patch)}, batch {own.batch}, {own.dtype}{', recomputed' * own.remat}: {peak} of "
         f"{_gib(machine.limit)}, {'fits' if trial.fits else 'too much'}"
     )
 
@@ -132,7 +132,7 @@ def section(machine: targets.Machine, planned: Mapping[str, Mapping[str, Any]]) 
             taken = all(trial[field] == chosen[field] for field in ("patch_size", "batch_size", "dtype", "remat"))
             cells = (
                 name,
-                _times(trial["patch_size"]),
+                times(trial["patch_size"]),
                 trial["batch_size"],
                 trial["dtype"],
                 "yes" if trial["remat"] else "no",
@@ -150,5 +150,6 @@ def _gib(size: float) -> str:
     return f"{size / 2**30:.2f}" if size < 10 * 2**30 else f"{size / 2**30:.1f}"
 
 
-def _times(values) -> str:
-    return " x ".join(map(str, values))
+def times(values: Iterable[float]) -> str:
+    """Sizes along the axes as people write them."""
+    return " x ".join(f"{value:g}" for value in values)

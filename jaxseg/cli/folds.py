@@ -16,7 +16,7 @@ from jaxseg.cli import evaluate as one_evaluation
 from jaxseg.cli import train as one_training
 from jaxseg.evaluate.evaluator import Gallery, file_stem
 from jaxseg.evaluate.report import mean_scores, ranking_metric
-from jaxseg.train import checkpoint, loop, processes
+from jaxseg.train import checkpoint, loop, parallel, processes
 from jaxseg.typing import UserError
 
 
@@ -29,6 +29,8 @@ def run(arguments: workdir.Arguments) -> None:
 def train(arguments: workdir.Arguments) -> bool:
     """Trains fold after fold on data that are prepared once, and returns whether all are finished."""
     config, folder = arguments.config, arguments.workdir
+    if config.model.get("remat"):
+        parallel.keep_barriers()  # as each fold would, but before preparing asks for a device
     processes.first(lambda: workdir.begin(folder, config))
     _, prepared = prepare.ensure(config, folder)
     if config.train.together:

@@ -90,10 +90,10 @@ def _table(planned: Mapping[str, Mapping[str, Any]]) -> str:
             evaluation.page.Cell(evaluation.page.text(text))
             for text in (
                 name,
-                _times(chosen["patch_size"]),
+                fit.times(chosen["patch_size"]),
                 chosen["batch_size"],
-                _times(round(value, 4) for value in chosen["spacing"]),
-                _times(chosen["median_image_size_in_voxels"]),
+                fit.times(round(value, 4) for value in chosen["spacing"]),
+                fit.times(chosen["median_image_size_in_voxels"]),
                 ", ".join(map(str, chosen["features_per_stage"])),
             )
         ]
@@ -104,9 +104,9 @@ def _table(planned: Mapping[str, Mapping[str, Any]]) -> str:
 
 def describe(name: str, chosen: Mapping[str, Any], path: pathlib.Path) -> str:
     """One line for the terminal."""
-    spacing = _times(round(value, 3) for value in chosen["spacing"])
+    spacing = fit.times(round(value, 3) for value in chosen["spacing"])
     return (
-        f"{name:<12} patch {_times(chosen['patch_size'])}, batch {chosen['batch_size']}, {spacing} mm, "
+        f"{name:<12} patch {fit.times(chosen['patch_size'])}, batch {chosen['batch_size']}, {spacing} mm, "
         f"{chosen['n_stages']} levels; {path}"
     )
 
@@ -167,8 +167,8 @@ def file_text(
     config: ConfigDict, *, path: pathlib.Path, name: str, found: Mapping[str, Any], problem: str = "", fitted: str = ""
 ) -> str:
     """Returns the Python of a planned config file."""
-    median = _times(int(value) for value in np.median(found["shapes"], axis=0))
-    spacing = _times(round(float(value), 3) for value in np.median(found["spacings"], axis=0))
+    median = fit.times(int(value) for value in np.median(found["shapes"], axis=0))
+    spacing = fit.times(round(float(value), 3) for value in np.median(found["spacings"], axis=0))
     title = (
         f"{name} of {len(found['names'])} cases (median {median} voxels of {spacing} mm): {config.plan.planner} U-Net."
     )
@@ -190,10 +190,6 @@ def _write(texts: Mapping[pathlib.Path, str], *, overwrite: bool) -> None:
             evaluation.files.replace(path, text)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror}); name another --output.") from error
-
-
-def _times(values) -> str:
-    return " x ".join(f"{value:g}" for value in values)
 
 
 def _number(value: float) -> str:

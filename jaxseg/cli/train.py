@@ -203,7 +203,7 @@ def evaluator(
     apply = jax.jit(task.predict)
     options = {**build.predict_options(config), "flip_axes": ()}
     chosen = held_out[: config.train.eval_cases or None]
-    names = [known.classes[region[0]] for region in known.regions] if known.regions else known.classes[1:]
+    names = build.scored_classes(known)
 
     def evaluate(state: states.State) -> dict[str, float]:
         variables = parallel.local(states.inference_variables(state))

@@ -29,13 +29,18 @@ def read_json(path: paths.Path) -> dict[str, Any] | None:
 
 
 def put(write: Callable[[paths.Path], None], final: paths.Path, digest: str) -> None:
-    """Has a case's folder written under another name and renames it; in a bucket it is written in its place."""
+    """Has an empty folder filled under another name and renames it; in a bucket it is filled in its place.
+
+    `write` puts meta.json in last: what has one is whole.
+    """
     if paths.is_remote(final):
+        _empty(final)
         write(final)
         return
     # Host and process in the name: two runs on one folder never write into each other's case.
     partial = final.parent / f".partial-{final.name}-{socket.gethostname()}-{os.getpid()}"
     try:
+        _empty(partial)
         write(partial)
         _replace(partial, final, digest)
     except OSError as error:
@@ -44,6 +49,12 @@ def put(write: Callable[[paths.Path], None], final: paths.Path, digest: str) -> 
         ) from error
     finally:
         paths.remove_tree(partial)
+
+
+def _empty(folder: paths.Path) -> None:
+    (folder / "meta.json").unlink(missing_ok=True)  # first, where it lies in its final place
+    paths.remove_tree(folder)
+    folder.mkdir(parents=True)
 
 
 def _replace(partial: paths.Path, final: paths.Path, digest: str) -> None:

@@ -1,11 +1,11 @@
 """Cross-validation folds: the same on every machine, and no subject on both sides."""
 
 import json
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from jaxseg import paths
 from jaxseg.typing import UserError
 
 Fold = tuple[tuple[str, ...], tuple[str, ...]]  # names to train on, names to validate on
@@ -81,7 +81,7 @@ def read(path: str, names: Sequence[str], *, n_folds: int) -> list[Fold]:
         both sides of a fold.
     """
     try:
-        found = json.loads(pathlib.Path(path).read_text())
+        found = json.loads(paths.path(path).read_text())
         parts = [(tuple(sorted(part["train"])), tuple(sorted(part["val"]))) for part in found]
     except OSError as error:
         raise UserError(f"data.split_file {path} cannot be read ({error.strerror}); check the path.") from error

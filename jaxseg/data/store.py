@@ -51,6 +51,7 @@ class StoredCase:
       counts: class id -> voxels.
       folder: where it lies.
       objects: what the values of an object map mean; None for class maps.
+      digest: names all that it depends on.
       previous: folder of the array of a previous stage's class map on the same grid; None without one.
     """
 
@@ -63,6 +64,7 @@ class StoredCase:
     counts: dict[int, int]
     folder: str
     objects: Objects | None = None
+    digest: str = ""
     previous: str | None = None
 
     @functools.cached_property
@@ -218,18 +220,10 @@ def previous_digest(case: StoredCase, folder: paths.Path) -> str | None:
     return (folders.read_json(folder / folders.directory(case.name) / "meta.json") or {}).get("digest")
 
 
-def case_digest(case: StoredCase) -> str:
-    """Returns the name of all that a stored case depends on."""
-    return json.loads((paths.path(case.folder) / "meta.json").read_text())["digest"]
-
-
 def write_previous(case: StoredCase, folder: paths.Path, label: Int16[np.ndarray, "*S"], *, digest: str) -> None:
     """Writes the class map of a previous stage, on the grid of the stored case, whole or not at all."""
 
     def write(target: paths.Path) -> None:
-        (target / "meta.json").unlink(missing_ok=True)
-        paths.remove_tree(target)
-        target.mkdir(parents=True)
         arrays.write(target / "label", label, channels=False)
         (target / "meta.json").write_text(json.dumps({"name": case.name, "digest": digest}))
 
@@ -282,9 +276,6 @@ def _prepare_case(dataset: DataSet, case: Case, folder: paths.Path, settings: Se
 
 
 def _write_case(target: paths.Path, image: np.ndarray, label: np.ndarray, meta: dict[str, Any]) -> None:
-    (target / "meta.json").unlink(missing_ok=True)  # where it is written in place: half a case has none
-    paths.remove_tree(target)
-    target.mkdir(parents=True)
     arrays.write(target / "image", image, channels=True)
     arrays.write(target / "label", label, channels=False)
     foreground = sample_foreground(label, meta["name"])
@@ -321,6 +312,7 @@ def _stored_case(folder: paths.Path) -> StoredCase:
         counts={int(key): count for key, count in meta["counts"].items()},
         folder=str(folder),
         objects=_stored_objects(meta.get("objects")),
+        digest=meta["digest"],
     )
 
 

@@ -29,8 +29,9 @@ def keep_barriers() -> None:
     Where an accelerator may be, nothing is changed: the flag is for all compilers of the process.
     """
     installed = any(importlib.util.find_spec(name) for name in _ACCELERATORS)
-    if os.environ.get("JAX_PLATFORMS") == "cpu" or not installed:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{'='.join(_KEPT_BARRIERS)}".strip()
+    flags, flag = os.environ.get("XLA_FLAGS", ""), f"--{'='.join(_KEPT_BARRIERS)}"
+    if flag not in flags and (os.environ.get("JAX_PLATFORMS") == "cpu" or not installed):
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
 def wrap(step: StepFn, *, kind: str, spatial: int = 1) -> tuple[Callable, Callable]:

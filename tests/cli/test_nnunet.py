@@ -1,6 +1,5 @@
 """A trained folder of nnU-Net becomes a workdir that predicts what nnU-Net predicts, and that training starts from."""
 
-import importlib.util
 import pathlib
 import shutil
 
@@ -14,14 +13,6 @@ from jaxseg.cli import convert, inference, initial, workdir
 from jaxseg.config import base_config
 from jaxseg.data.datasets import inputs
 from jaxseg.typing import UserError
-
-
-@pytest.fixture(scope="module")
-def made(golden):
-    spec = importlib.util.spec_from_file_location("make_nnunet_folder", golden / "make_nnunet_folder.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def imported(folder: pathlib.Path, output: pathlib.Path, *fields: str) -> pathlib.Path:

@@ -1,7 +1,6 @@
 """Trained folders of nnU-Net: what is read from them, and one sentence for each that cannot be imported."""
 
 import copy
-import importlib.util
 import json
 import pickle
 import shutil
@@ -13,15 +12,6 @@ from jaxseg.transfer import nnunet_folder, nnunet_plan
 from jaxseg.typing import UserError
 
 THREE = "3d_fullres"
-
-
-@pytest.fixture(scope="module")
-def made(golden):
-    """The script that made the golden folders; its plans and images need no PyTorch."""
-    spec = importlib.util.spec_from_file_location("make_nnunet_folder", golden / "make_nnunet_folder.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

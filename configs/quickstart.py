@@ -8,8 +8,8 @@ white-matter maps; whole blocks of neighbouring slices are held out. An average 
 a single scan, so both are put back: Gaussian noise of 5 % and a smooth field of up to 30 % (on the clean average two
 thresholds alone reach a Dice of 0.970 on these slices, and this network 0.963).
 
-Measured on 2 CPU cores in 4 min 20 s: mean Dice 0.919 (95 % interval 0.912 to 0.925) on 32 held-out slices; the best
-two thresholds reach 0.829 on the same (python -m benchmarks.threshold_baseline).
+Measured on 2 CPU cores in 5 min 34 s, installing included: mean Dice 0.923 (95 % interval 0.918 to 0.928) on 32
+held-out slices; the best two thresholds reach 0.829 on the same (python -m benchmarks.threshold_baseline).
 """
 
 from jaxseg.config import base_config, parse_arg

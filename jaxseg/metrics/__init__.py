@@ -1,4 +1,4 @@
-"""Metrics: overlap on device, surfaces, lesions, instances and curves on the host, and their statistics over cases.
+"""Metrics: overlap on device, surfaces, lesions, instances, curves, calibration on the host; statistics over cases.
 
 What each metric is where a mask is empty (P predicted, T true; "absent" is empty):
 
@@ -18,6 +18,20 @@ out of means and within medians. So a missed or an invented object is never drop
 from collections.abc import Callable
 
 from jaxseg.metrics.aggregate import aggregate, bootstrap_interval, summarise
+from jaxseg.metrics.calibration import (
+    CalibrationCounts,
+    Correlation,
+    RiskCoverage,
+    add,
+    brier_score,
+    calibration_counts,
+    correlation,
+    correlation_interval,
+    expected_calibration_error,
+    maximum_calibration_error,
+    negative_log_likelihood,
+    risk_coverage,
+)
 from jaxseg.metrics.cases import case_rows
 from jaxseg.metrics.compare import compare
 from jaxseg.metrics.curves import precision_recall_area, precision_recall_curve, roc_area, roc_curve
@@ -93,15 +107,23 @@ def from_string(text: str) -> Callable:
 
 
 __all__ = [
+    "CalibrationCounts",
+    "Correlation",
+    "RiskCoverage",
+    "add",
     "aggregate",
     "aggregated_jaccard",
     "average_precision_at",
     "average_surface_distance",
     "bootstrap_interval",
+    "brier_score",
+    "calibration_counts",
     "case_rows",
     "coco_average_precision",
     "compare",
     "confusion",
+    "correlation",
+    "correlation_interval",
     "counts_to_accuracy",
     "counts_to_dice",
     "counts_to_iou",
@@ -110,6 +132,7 @@ __all__ = [
     "counts_to_specificity",
     "dice",
     "dsb_score",
+    "expected_calibration_error",
     "f1_at",
     "from_string",
     "hausdorff",
@@ -121,8 +144,10 @@ __all__ = [
     "lesion_scores",
     "mask_boxes",
     "match_instances",
+    "maximum_calibration_error",
     "mean_distance",
     "names",
+    "negative_log_likelihood",
     "panoptic_quality",
     "percentile_distance",
     "precision",
@@ -132,6 +157,7 @@ __all__ = [
     "recall",
     "recall_at",
     "region_confusion",
+    "risk_coverage",
     "roc_area",
     "roc_curve",
     "specificity",

@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxseg import paths
 from jaxseg.evaluate import files, page
+from jaxseg.evaluate.certainty import ensemble_sections
 from jaxseg.evaluate.data_section import data_section
 from jaxseg.evaluate.evaluator import file_stem
 from jaxseg.evaluate.instances import RANKING
@@ -78,6 +79,7 @@ def write_report(workdir: str | paths.Path, *, facts: Mapping[str, Any] | None =
     sections = {"Scores": _scores(summary), "Warnings": _warnings(summary, rows)}
     if not scored:
         sections = {"Scores": page.missing("This run has not been evaluated yet: run --mode evaluate.")}
+    sections |= ensemble_sections(folder)
     if "coco" in summary:
         sections["Average precision"] = _average_precision(summary["coco"])
     sections["Pictures"] = _gallery(pictures, rows)

@@ -1,24 +1,39 @@
-"""Pictures: overlays of one slice, panels of one case or of its objects, curves of one training."""
+"""Pictures: overlays of one slice, panels of one case or of its objects, curves of one training, plots of certainty."""
 
+from jaxseg.viz.certainty import (
+    ReliabilityBins,
+    calibration_gap,
+    members_plot,
+    quality_plot,
+    reliability_diagram,
+    risk_coverage_plot,
+)
 from jaxseg.viz.colors import class_color, hex_color
 from jaxseg.viz.curves import intensity_histograms, paired_scatter, score_dots, training_curves
 from jaxseg.viz.instances import instance_panel
-from jaxseg.viz.overlay import png_bytes, save_png, slice_overlay
+from jaxseg.viz.overlay import png_bytes, save_png, slice_overlay, uncertainty_overlay
 from jaxseg.viz.panels import case_panel
 from jaxseg.viz.search import parallel_coordinates, scores_by_trial
 
 __all__ = [
+    "ReliabilityBins",
+    "calibration_gap",
     "case_panel",
     "class_color",
     "hex_color",
     "instance_panel",
     "intensity_histograms",
+    "members_plot",
     "paired_scatter",
     "parallel_coordinates",
     "png_bytes",
+    "quality_plot",
+    "reliability_diagram",
+    "risk_coverage_plot",
     "save_png",
     "score_dots",
     "scores_by_trial",
     "slice_overlay",
     "training_curves",
+    "uncertainty_overlay",
 ]

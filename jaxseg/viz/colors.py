@@ -5,6 +5,9 @@ The first seven are the palette of Okabe and Ito (2008), without black and order
 
 import colorsys
 
+import numpy as np
+from jaxtyping import Float, UInt8
+
 BACKGROUND = (128, 128, 128)
 PALETTE = (
     (86, 180, 233),  # sky blue
@@ -46,3 +49,13 @@ def lighter(color: Color, *, amount: float = 0.45) -> Color:
 def lighter_class(index: int) -> Color:
     """The tone of a class's prediction where the truth is drawn in `class_color`."""
     return lighter(class_color(index))
+
+
+def heat(values: Float[np.ndarray, "*S"]) -> UInt8[np.ndarray, "*S 3"]:
+    """Returns the colour of values from 0 (dark blue) over magenta to 1 (yellow): matplotlib's table "plasma".
+
+    It grows brighter all the way, so that its order is kept on grey prints and by colour-blind readers.
+    """
+    import matplotlib
+
+    return np.rint(255 * matplotlib.colormaps["plasma"](values.astype(np.float64))[..., :3]).astype(np.uint8)

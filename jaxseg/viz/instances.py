@@ -15,6 +15,7 @@ from jaxseg import metrics
 from jaxseg.ops import run_length
 from jaxseg.typing import Instances
 from jaxseg.viz import colors, overlay, panels
+from jaxseg.viz.planes import Plane
 
 FEW = 30  # up to so many objects a side bear boxes and names
 IOU = 0.5  # from here on a true and a predicted object of one class are the same
@@ -303,7 +304,7 @@ def instance_panel(
         for caption, side, marks in (("truth", true, true_marks), ("prediction", pred, pred_marks))
         if side is not None and marks is not None
     ]
-    planes = [panels.Plane(image, None, None, None, None, "", caption) for caption, _ in shown]
+    planes = [Plane(image, None, None, None, None, "", caption) for caption, _ in shown]
     rows = [panels._captions(planes, [width] * len(shown)), panels._row([picture for _, picture in shown])]
     missed, invented = (sum(mark.wrong for mark in marks or ()) for marks in (true_marks, pred_marks))
     crowds = any(mark.color == CROWD for mark in [*(true_marks or ()), *(pred_marks or ())])

@@ -8,13 +8,15 @@ import math
 import pathlib
 
 import numpy as np
-from jaxtyping import Bool, Integer, Shaped, UInt8
+from jaxtyping import Bool, Float, Integer, Shaped, UInt8
 
 from jaxseg.typing import IGNORE
 from jaxseg.viz import colors
 
 FILL = 0.12  # opacity of the area inside a contour: enough to show the side, too little to hide the tissue
 DIM = 0.85  # brightness of the image under contours: pale lines stay visible on white tissue
+HEAT = 0.85  # opacity of the heat map where the uncertainty is 1; 0 leaves the image as it is
+_ROUNDING = 1e-3  # how far an uncertainty may lie outside 0 to 1: half precision rounds by as much
 _SUPERSAMPLE = 2  # lines are drawn this many times larger and shrunk, for smooth edges
 _MAX_SAMPLES = 2_000_000  # voxels that the percentiles look at
 
@@ -197,6 +199,50 @@ def slice_overlay(
     if true is not None and pred is not None:
         picture = _draw(picture, _lines(pred, size, dashed=True), width=line_width, tone=colors.lighter_class)
     return picture
+
+
+def uncertainty_overlay(
+    image: Shaped[np.ndarray, "H W"] | Shaped[np.ndarray, "H W C"],
+    uncertainty: Float[np.ndarray, "H W"],
+    *,
+    size: tuple[int, int] | None = None,
+    levels: tuple[float, float] | None = None,
+    channel: int | None = None,
+    opacity: float = HEAT,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Draws one slice under a heat map that is the more opaque the less certain; row 0 is the top.
+
+    The scale is fixed: one colour means one uncertainty in every picture, whatever the highest value of the slice.
+
+    Args:
+      image: intensities in grey or colour.
+      uncertainty: from 0 (certain: the image shows unchanged) to 1, such as an entropy divided by its largest value.
+      size: (height, width) of the picture in pixels; None keeps one pixel a voxel. Between voxels the uncertainty is
+        interpolated linearly, so no value is shown that exceeds its neighbours.
+      levels: intensities of black and white, otherwise `window(image)`.
+      channel: the one to show in grey; None: colour if there are three non-negative channels, else the first.
+      opacity: where the uncertainty is 1.
+
+    Raises:
+      ValueError: the shapes differ, or an uncertainty is NaN or outside 0 to 1.
+    """
+    from PIL import Image
+
+    image = image[..., None] if image.ndim == 2 else image
+    if uncertainty.shape != image.shape[:2]:
+        raise ValueError(f"uncertainty should have the image's shape {image.shape[:2]}, it has {uncertainty.shape}.")
+    lowest, highest = float(uncertainty.min()), float(uncertainty.max())
+    if not (lowest >= -_ROUNDING and highest <= 1 + _ROUNDING):  # NaN fails as well
+        raise ValueError(
+            f"uncertainty should lie from 0 to 1, it lies from {lowest:g} to {highest:g}; divide it by its largest "
+            "possible value (an entropy in nats by the logarithm of the number of classes)."
+        )
+    size = size or image.shape[:2]
+    picture = _resize(to_rgb(image, levels or window(image), channel=channel), size, nearest=False)
+    fine = Image.fromarray(uncertainty.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    amount = np.clip(np.asarray(fine), 0, 1)
+    cover = (opacity * np.sqrt(amount))[..., None]  # the root shows small values, which a linear veil would hide
+    return np.rint(picture * (1 - cover) + colors.heat(amount) * cover).astype(np.uint8)
 
 
 def png_bytes(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:

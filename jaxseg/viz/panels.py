@@ -1,143 +1,20 @@
 """A whole case as one picture: planes, letters, scale bar and a legend with the scores."""
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Integer, Shaped, UInt8
+from jaxtyping import Bool, Float, Integer, Shaped, UInt8
 
 from jaxseg.typing import IGNORE
 from jaxseg.viz import colors, overlay
+from jaxseg.viz.planes import Plane, planes_of
 
 INK, FAINT, PAPER = (235, 238, 242), (160, 168, 178), (17, 20, 24)
 _DARK = (36, 38, 42)  # the sample of darkened, unscored areas
 _ROOM = 72  # a side shorter than this, in pixels, has no place for letters or a bar
 GAP = 10  # pixels between pictures
-_OPPOSITE = {"S": "I", "I": "S", "A": "P", "P": "A", "R": "L", "L": "R"}
-# Radiological display: name of the plane -> (what the rows run towards, what the columns run towards).
-_VIEWS = {"axial": ("P", "L"), "coronal": ("I", "L"), "sagittal": ("I", "P")}
-
-
-class Plane(NamedTuple):
-    """One flat picture of a case: arrays `(H, W)`, row 0 on top; spacing in mm of rows and columns, or None."""
-
-    image: np.ndarray
-    true: np.ndarray | None
-    pred: np.ndarray | None
-    roi: np.ndarray | None
-    spacing: tuple[float, ...] | None
-    letters: str  # top, bottom, left, right; "" where unknown
-    caption: str
-
-
-def _turn(array: np.ndarray, axes: str, rows: str, columns: str) -> np.ndarray:
-    """Brings a plane `(H, W, ...)` whose axes increase towards the two letters `axes` to the wanted directions."""
-    if axes[0] in (columns, _OPPOSITE[columns]):
-        array, axes = np.swapaxes(array, 0, 1), axes[::-1]
-    array = array if axes[0] == rows else array[::-1]
-    return array if axes[1] == columns else array[:, ::-1]
-
-
-def focus_slices(
-    shape: tuple[int, ...], *, true: np.ndarray | None, pred: np.ndarray | None, focus: str
-) -> tuple[int, ...]:
-    """Returns where to cut: the slice of the first axis with most of what `focus` names, then the others through it.
-
-    Args:
-      shape: of the volume, in voxels.
-      true: class ids or None.
-      pred: class ids or None.
-      focus: "truth" (foreground of the truth; of the prediction if there is none) or "error" (where the two differ,
-        each class by its own size, so that a missed lesion outweighs the rim of an organ; the truth if they do not
-        differ). Without either the middle is shown.
-    """
-    weights = _error_weight(true, pred) if focus == "error" and true is not None and pred is not None else None
-    for labels in (true, pred):
-        if (weights is None or not weights.any()) and labels is not None:
-            weights = (labels > 0).astype(np.float32)
-    if weights is None or not weights.any():
-        return tuple(n // 2 for n in shape)
-    first = int(weights.sum(axis=(1, 2)).argmax())
-    return first, int(weights[first].sum(axis=1).argmax()), int(weights[first].sum(axis=0).argmax())
-
-
-def _error_weight(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
-    """What each voxel costs: 1 / (voxels of the class in truth and prediction) for each class that is wrong there."""
-    weights = np.zeros(true.shape, np.float32)
-    wrong = (true != pred) & (true != IGNORE)
-    for index in np.union1d(true[wrong], pred[wrong]):
-        if index > 0:
-            in_true, in_pred = true == index, pred == index
-            size = np.count_nonzero(in_true) + np.count_nonzero(in_pred)
-            weights += (wrong & (in_true | in_pred)) * np.float32(1 / size)
-    return weights
-
-
-def planes_of(
-    image: Shaped[np.ndarray, "*S C"],
-    *,
-    true: Integer[np.ndarray, "*S"] | None = None,
-    pred: Integer[np.ndarray, "*S"] | None = None,
-    roi: Bool[np.ndarray, "*S"] | None = None,
-    spacing_mm: Sequence[float] | None = None,
-    axes: str | None = "SAR",
-    focus: str = "truth",
-) -> list[Plane]:
-    """Cuts a case into the planes to show: the picture itself in 2D; axial, coronal and sagittal in 3D.
-
-    Args:
-      image: intensities, `(H, W, C)` or `(D, H, W, C)`.
-      true: class ids or None.
-      pred: class ids or None.
-      roi: what is scored, or None for all.
-      spacing_mm: in array order; None where unknown.
-      axes: for 3D, the directions that the three axes increase towards (S I A P R L); None where unknown, then the
-        planes are shown as stored and carry no letters.
-      focus: which slice, see `focus_slices`.
-
-    Raises:
-      ValueError: the image is neither flat nor a volume, or `axes` is not three letters.
-    """
-    if image.ndim == 3:
-        spacing = tuple(spacing_mm) if spacing_mm is not None else None
-        return [Plane(image, true, pred, roi, spacing, "", "")]
-    if image.ndim != 4:
-        raise ValueError(f"image should be (H, W, C) or (D, H, W, C), it has shape {image.shape}.")
-    if axes is not None and sorted(axes.translate(str.maketrans("IPL", "SAR"))) != ["A", "R", "S"]:
-        raise ValueError(f"axes should name three directions such as 'SAR', it is {axes!r}.")
-    places = focus_slices(image.shape[:3], true=true, pred=pred, focus=focus)
-    return [_cut(axis, places[axis], image, true, pred, roi, spacing_mm, axes) for axis in _axis_order(axes)]
-
-
-def _axis_order(axes: str | None) -> list[int]:
-    """Returns the axes to cut across, for axial, coronal and sagittal."""
-    if axes is None:
-        return [0, 1, 2]
-    return [next(i for i, letter in enumerate(axes) if letter in pair) for pair in ("SI", "AP", "RL")]
-
-
-def _cut(axis: int, place: int, image, true, pred, roi, spacing_mm, axes: str | None) -> Plane:
-    """Takes one slice across `axis`, turned as a radiologist expects it."""
-    rest = [i for i in range(3) if i != axis]
-    spacing = tuple(float(spacing_mm[i]) for i in rest) if spacing_mm is not None else None
-    view, letters = f"axis {axis}", ""
-    turn: Callable[[np.ndarray], np.ndarray] = np.asarray
-    if axes is not None:
-        view = "axial" if axes[axis] in "SI" else "coronal" if axes[axis] in "AP" else "sagittal"
-        rows, columns = _VIEWS[view]
-        stored = axes[rest[0]] + axes[rest[1]]
-        turn = functools.partial(_turn, axes=stored, rows=rows, columns=columns)
-        letters = _OPPOSITE[rows] + rows + _OPPOSITE[columns] + columns
-        if spacing and stored[0] in (columns, _OPPOSITE[columns]):
-            spacing = spacing[::-1]
-
-    def flat(array):
-        return None if array is None else turn(np.take(array, place, axis))
-
-    caption = f"{view}, slice {place + 1} of {image.shape[axis]}"
-    return Plane(flat(image), flat(true), flat(pred), flat(roi), spacing, letters, caption)
 
 
 def _font(size: int, *, bold: bool = False):
@@ -228,6 +105,32 @@ def _captions(planes: Sequence[Plane], widths: Sequence[int]) -> np.ndarray:
     return np.asarray(canvas)
 
 
+def _heat_scale(name: str, *, width: int, below: int) -> np.ndarray:
+    """The line that names the heat map and shows its colours from 0 to 1, as they look on grey tissue.
+
+    Args:
+      name: of what is shown.
+      width: of the line, in pixels.
+      below: width of the picture at its right end below which it is centred, if there is room.
+    """
+    from PIL import Image, ImageDraw
+
+    plain, bar = _font(13), 150
+    ramp = np.tile(np.linspace(0, 1, bar, dtype=np.float32), (12, 1))
+    colored = overlay.uncertainty_overlay(np.full((12, bar), 96, np.uint8), ramp, levels=(0.0, 255.0))
+    canvas = Image.new("RGB", (width, 20), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    name = _shorten(name, plain, width - bar - 60)
+    need = round(plain.getlength(name)) + bar + 50
+    left = width - (below + need) // 2 if need <= below else (width - need) // 2
+    draw.text((left, 10), name, font=plain, fill=FAINT, anchor="lm")
+    left += round(plain.getlength(name)) + 30
+    canvas.paste(Image.fromarray(colored), (left, 4))
+    draw.text((left - 6, 10), "0", font=plain, fill=FAINT, anchor="rm")
+    draw.text((left + bar + 6, 10), "1", font=plain, fill=FAINT, anchor="lm")
+    return np.asarray(canvas)
+
+
 def _sample_line(draw, left: float, middle: float, *, dashed: bool) -> None:
     steps = ((0, 8), (13, 21), (26, 34)) if dashed else ((0, 34),)
     for start, stop in steps:
@@ -312,6 +215,8 @@ def case_panel(
     true: Integer[np.ndarray, "*S"] | None = None,
     pred: Integer[np.ndarray, "*S"] | None = None,
     roi: Bool[np.ndarray, "*S"] | None = None,
+    uncertainty: Float[np.ndarray, "*S"] | None = None,
+    uncertainty_name: str = "uncertainty (entropy, 0 to 1)",
     spacing_mm: Sequence[float] | None = None,
     scores: Mapping[str, float] | None = None,
     title: str = "",
@@ -329,6 +234,8 @@ def case_panel(
       true: class ids, solid contours; None in prediction.
       pred: class ids, dashed contours (solid where there is no truth).
       roi: what is scored; the rest is darkened.
+      uncertainty: from 0 to 1; adds the image under a heat map of fixed scale, of the same slices.
+      uncertainty_name: what it is, above its picture.
       spacing_mm: in array order, None where unknown: then square voxels and no scale bar.
       scores: class name -> Dice for the legend.
       title: the case's name.
@@ -337,23 +244,37 @@ def case_panel(
       plain: whether to show the image without contours as well.
       size: pixels of the longest side of a picture, at least.
       levels: intensities of black and white, otherwise `overlay.window(image)`.
+
+    Raises:
+      ValueError: the image is no picture or volume, another array has another shape, or an uncertainty is not in 0..1.
     """
-    planes = planes_of(image, true=true, pred=pred, roi=roi, spacing_mm=spacing_mm, axes=axes, focus=focus)
+    if uncertainty is not None and uncertainty.shape != image.shape[:-1]:
+        raise ValueError(f"uncertainty should have the shape {image.shape[:-1]}, it has {uncertainty.shape}.")
+    maps = {"true": true, "pred": pred, "roi": roi, "uncertainty": uncertainty}
+    planes = planes_of(image, **maps, spacing_mm=spacing_mm, axes=axes, focus=focus)
     flat = len(planes) == 1
     levels = levels or overlay.window(image if flat else image[..., :1])
     sizes = pixel_sizes(planes, size=size)
     shared: dict[str, Any] = {"levels": levels, "channel": None if flat else 0}
-    marked, bare = [], []
+    marked, bare, heat = [], [], []
     for plane, pixels in zip(planes, sizes):
         drawn = overlay.slice_overlay(
             plane.image, true=plane.true, pred=plane.pred, roi=plane.roi, size=pixels, **shared
         )
         marked.append(_annotate(drawn, plane, bar=True))
         bare.append(_annotate(overlay.slice_overlay(plane.image, size=pixels, **shared), plane, bar=False))
-    rows = [_row([*(bare if plain else ()), *marked])] if flat else [*([_row(bare)] if plain else []), _row(marked)]
+        if plane.uncertainty is not None:
+            warm = overlay.uncertainty_overlay(plane.image, plane.uncertainty, size=pixels, **shared)
+            heat.append(_annotate(warm, plane, bar=False))
+    rows = (
+        [_row([*(bare if plain else ()), *marked, *heat])] if flat else [*([_row(bare)] if plain else []), _row(marked)]
+    )
     if not flat:
         rows.insert(0, _captions(planes, [width for _, width in sizes]))
     width = max(max(row.shape[1] for row in rows), 480)
+    if heat:
+        rows.append(_heat_scale(uncertainty_name, width=width, below=heat[0].shape[1] if flat else width))
+        rows += [] if flat else [_row(heat)]
     lines = [name for name, array in (("truth", true), ("prediction", pred)) if array is not None]
     values = _values(classes, pred if true is None else None, spacing_mm, scores)
     if (roi is not None and not roi.all()) or (true is not None and (true == IGNORE).any()):

@@ -127,6 +127,68 @@ def test_shapes_that_do_not_fit_are_refused():
         overlay.slice_overlay(np.zeros((4, 5, 1)), pred=np.zeros((5, 4), int))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_certainty_leaves_the_image_and_full_uncertainty_covers_it(channels):
+    image = np.random.default_rng(0).integers(0, 256, (6, 9, channels), dtype=np.uint8)
+    bare = overlay.slice_overlay(image)
+    uncertainty = np.zeros((6, 9), np.float32)
+    np.testing.assert_array_equal(overlay.uncertainty_overlay(image, uncertainty), bare)
+    uncertainty[2, 3], uncertainty[4, 1] = 1.0, 0.25
+    drawn = overlay.uncertainty_overlay(image, uncertainty)
+    inside = np.zeros((6, 9), bool)
+    inside[2, 3] = inside[4, 1] = True
+    np.testing.assert_array_equal(drawn[~inside], bare[~inside])
+    yellow = np.array((240, 249, 33))  # the end of matplotlib's plasma
+    np.testing.assert_allclose(drawn[2, 3], bare[2, 3] * (1 - overlay.HEAT) + yellow * overlay.HEAT, atol=1)
+    violet = colors.heat(np.array([0.25]))[0]
+    weak = overlay.HEAT / 2  # the root of a quarter
+    np.testing.assert_allclose(drawn[4, 1], bare[4, 1] * (1 - weak) + violet * weak, atol=1)
+
+
+def test_one_uncertainty_has_one_colour_in_every_picture():
+    image = np.full((4, 7), 96.0)
+    low, high = np.full((4, 7), 0.5, np.float32), np.full((4, 7), 0.5, np.float32)
+    high[0] = 1.0
+    drawn = [overlay.uncertainty_overlay(image, amount, levels=(0.0, 255.0)) for amount in (low, high)]
+    np.testing.assert_array_equal(drawn[0][1:], drawn[1][1:])
+    assert (drawn[0][0] != drawn[1][0]).any()
+
+
+def test_heat_grows_brighter_and_more_opaque():
+    ramp = np.linspace(0, 1, 12)
+    light = colors.heat(ramp) @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(light) > 0).all()
+    difference = [
+        np.ptp(overlay.uncertainty_overlay(np.array([[0, 255]], np.uint8), np.full((1, 2), value))[0, :, 0].astype(int))
+        for value in ramp
+    ]
+    assert difference[0] == 255 and (np.diff(difference) < 0).all(), "less and less of the image is seen"
+
+
+def test_enlarged_uncertainty_never_exceeds_its_voxels():
+    uncertainty = np.zeros((5, 8), np.float32)
+    uncertainty[2, 3] = 0.5
+    drawn = overlay.uncertainty_overlay(np.full((5, 8, 1), 96.0), uncertainty, size=(50, 80), levels=(0.0, 255.0))
+    assert drawn.shape == (50, 80, 3)
+    peak = overlay.uncertainty_overlay(np.full((5, 8, 1), 96.0), uncertainty, levels=(0.0, 255.0))[2, 3]
+    assert drawn[..., 0].max() <= peak[0] + 1
+    far = np.ones((50, 80), bool)
+    far[10:40, 20:50] = False
+    assert (drawn[far] == 96).all()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.1])
+def test_uncertainty_outside_its_scale_is_refused(wrong):
+    uncertainty = np.zeros((4, 5), np.float32)
+    uncertainty[1, 2] = wrong
+    with pytest.raises(ValueError, match=r"from 0 to 1, it lies from .* divide it by"):
+        overlay.uncertainty_overlay(np.zeros((4, 5)), uncertainty)
+    uncertainty[1, 2] = np.float16(1.0005)  # rounding
+    assert overlay.uncertainty_overlay(np.zeros((4, 5)), uncertainty.astype(np.float16)).shape == (4, 5, 3)
+    with unchecked(), pytest.raises(ValueError, match=r"image's shape \(4, 5\), it has \(5, 4\)"):
+        overlay.uncertainty_overlay(np.zeros((4, 5)), uncertainty.T)
+
+
 def test_png_round_trip(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     overlay.save_png(tmp_path / "a.png", picture)

@@ -58,11 +58,12 @@ def test_expected_dice_of_regions():
 
 
 def test_agreement_by_hand_and_against_metrics(case):
-    first = np.array([[1, 1, 0], [0, 2, 0]], np.uint8)
-    second = np.array([[1, 0, 0], [0, 0, 0]], np.uint8)
-    got = ensemble.agreement([first, second, second], num_classes=4)
-    # Class 1: 2/3, 2/3, 1. Class 2: 0, 0, and a pair that has none. Class 3: nobody has it.
-    np.testing.assert_allclose(got, [(2 / 3 + 2 / 3 + 1) / 3, 0, np.nan])
+    first = np.array([[1, 1, 0], [2, 2, 0]], np.uint8)
+    second = np.array([[1, 0, 0], [2, 0, 0]], np.uint8)
+    third = np.array([[1, 0, 0], [0, 0, 0]], np.uint8)
+    got = ensemble.agreement([first, second, third, third], num_classes=4)
+    # Class 1: 2/3 of the first with each other, else 1. Class 2: 2/3 and four times 0; the last pair has none.
+    np.testing.assert_allclose(got, [(3 * 2 / 3 + 3) / 6, 2 / 3 / 5, np.nan])
     maps = [np.roll(case[1], shift, axis=2) for shift in range(3)]
     pairs = [metrics.dice(a, b, num_classes=4) for a, b in itertools.combinations(maps, 2)]
     got = ensemble.agreement(maps, num_classes=4)

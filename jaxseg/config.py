@@ -59,7 +59,7 @@ def base_config() -> ConfigDict:
         {
             "name": "adamw",  # sgd, adam, adamw, lamb
             "lr": 1e-3,
-            "schedule": "cosine",  # constant, poly(power=0.9), cosine(final=0.0)
+            "schedule": "cosine",  # constant, poly(power=0.9), cosine(final=0.0), cycles(count=5)
             "warmup_steps": 0,
             "weight_decay": 1e-5,
             "no_decay": r"(bias|scale)$",  # parameters whose path matches this are not decayed

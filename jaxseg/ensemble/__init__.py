@@ -1,25 +1,49 @@
 """Several networks as one, and what their differences say: bagging, boosting, stacking, averages, certainty."""
 
+from jaxseg.ensemble.averages import Staple, majority_vote, staple
 from jaxseg.ensemble.certainty import Certainty, Spread, predictive_entropy
 from jaxseg.ensemble.certainty import add as add_member
 from jaxseg.ensemble.certainty import finish as finish_spread
 from jaxseg.ensemble.certainty import start as start_spread
 from jaxseg.ensemble.quality import agreement, expected_dice, mean_entropy_inside
 from jaxseg.ensemble.temperature import PixelSample, apply_temperature, as_logits, fit_temperature, sample_pixels
+from jaxseg.ensemble.weights import (
+    InterpolationPath,
+    RunningWeights,
+    Soup,
+    average_weights,
+    greedy_soup,
+    interpolation_path,
+)
+from jaxseg.ensemble.weights import finish as finish_running
+from jaxseg.ensemble.weights import start as start_running
+from jaxseg.ensemble.weights import update as update_running
 
 __all__ = [
     "Certainty",
+    "InterpolationPath",
     "PixelSample",
+    "RunningWeights",
+    "Soup",
     "Spread",
+    "Staple",
     "add_member",
     "agreement",
     "apply_temperature",
     "as_logits",
+    "average_weights",
     "expected_dice",
+    "finish_running",
     "finish_spread",
     "fit_temperature",
+    "greedy_soup",
+    "interpolation_path",
+    "majority_vote",
     "mean_entropy_inside",
     "predictive_entropy",
     "sample_pixels",
+    "staple",
+    "start_running",
     "start_spread",
+    "update_running",
 ]

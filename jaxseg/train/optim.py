@@ -18,6 +18,7 @@ SCHEDULES = {
     "constant": "jaxseg.train.optim:constant",
     "poly": "jaxseg.train.optim:poly",
     "cosine": "jaxseg.train.optim:cosine",
+    "cycles": "jaxseg.train.optim:cycles",
 }
 NAMES = ("sgd", "adam", "adamw", "lamb")
 
@@ -35,6 +36,22 @@ def poly(progress: Float[Array, ""], *, power: float = 0.9) -> Float[Array, ""]:
 def cosine(progress: Float[Array, ""], *, final: float = 0.0) -> Float[Array, ""]:
     """Half a cosine from 1 to `final` (Loshchilov and Hutter 2017)."""
     return final + (1.0 - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+
+
+def cycles(progress: Float[Array, ""], *, count: int = 5, final: float = 0.0) -> Float[Array, ""]:
+    """`count` cosines of equal length, each from 1 to `final`, for snapshot ensembles (Huang et al. 2017, equation 2).
+
+    A snapshot is taken at the end of each. Whatever lies past the horizon stays at `final`.
+
+    Raises:
+      UserError: count is not a whole number of 1 or more.
+    """
+    if count < 1 or count != int(count):
+        raise UserError(f"The count of the schedule cycles should be a whole number of 1 or more, got {count}.")
+    place = progress * count
+    # A restart falls on its own step although step / horizon is rounded: 4 units in the last place are forgiven.
+    cycle = jnp.minimum(jnp.floor(place * (1.0 + 5e-7)), count - 1.0)
+    return cosine(jnp.clip(place - cycle, 0.0, 1.0), final=final)
 
 
 def schedule(text: str, *, lr: float, warmup_steps: int = 0) -> Schedule:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import toys
+from annotations import unchecked
 
 from jaxseg.train import optim, parallel
 from jaxseg.typing import UserError
@@ -127,6 +128,33 @@ def test_schedules_by_hand():
     warm = optim.schedule("cosine(final=0.1)", lr=1.0, warmup_steps=4)
     assert float(warm(jnp.int32(0), jnp.int32(10))) == pytest.approx(0.2)
     assert float(warm(jnp.int32(10), jnp.int32(10))) == pytest.approx(0.1)
+
+
+def test_cycles_restart_on_their_step():
+    rate = jax.jit(optim.schedule("cycles(count=4, final=0.2)", lr=0.5))
+    horizon = jnp.int32(12)  # cycles of 3 steps; by hand: 0.2 + 0.8 (1 + cos(pi k / 3)) / 2 = 1, 0.8, 0.4
+    found = [float(rate(jnp.int32(step), horizon)) for step in range(12)]
+    np.testing.assert_allclose(found, [0.5, 0.4, 0.2] * 4, rtol=1e-5)
+    assert float(rate(horizon, horizon)) == float(rate(horizon + 5, horizon)) == pytest.approx(0.1)  # no fifth cycle
+    one, cosine = optim.schedule("cycles(count=1)", lr=1.0), optim.schedule("cosine", lr=1.0)
+    assert float(one(jnp.int32(3), jnp.int32(7))) == pytest.approx(float(cosine(jnp.int32(3), jnp.int32(7))))
+
+
+@pytest.mark.parametrize("count", [5, 22])  # in float32 21 / 22 * 22 is less than 21
+def test_cycles_restart_although_progress_is_rounded(count):
+    rate = jax.jit(jax.vmap(optim.schedule(f"cycles(count={count})", lr=1.0)))
+    length = jnp.repeat(jnp.arange(2, 400), count)  # steps a cycle
+    cycle = jnp.tile(jnp.arange(count), 398)
+    np.testing.assert_allclose(rate(length * cycle, length * count), 1.0, atol=1e-6)
+    last = rate(length * (cycle + 1) - 1, length * count)  # the step before a restart still ends its cycle
+    np.testing.assert_allclose(last, 0.5 * (1 + np.cos(np.pi * (length - 1) / length)), atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [0, -2, 2.5])
+def test_cycles_without_a_whole_count_are_told(count):
+    rate = optim.schedule(f"cycles(count={count})", lr=1.0)
+    with unchecked(), pytest.raises(UserError, match="whole number of 1 or more"):
+        rate(jnp.int32(0), jnp.int32(10))
 
 
 def test_decay_mask_by_name():

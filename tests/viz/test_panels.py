@@ -209,6 +209,22 @@ def test_volumes_show_the_uncertainty_of_the_same_slices(marked):
     np.testing.assert_array_equal(after[-legend:], before[-legend:])
 
 
+def test_a_panel_cuts_where_the_focus_is_and_not_where_it_is_uncertain(marked):
+    true, pred = np.zeros((2, *SHAPE), np.int16)
+    true[2, 3:6, 4:9] = pred[2, 3:6, 4:9] = pred[6, 7, 2:11] = 1
+    options = {"classes": ("bg", "x"), "true": true, "pred": pred, "size": 100}
+    truth, error = (panels.case_panel(marked, **options, focus=focus) for focus in ("truth", "error"))
+    assert truth.shape == error.shape and (truth != error).any()
+    uncertainty = np.zeros(SHAPE, np.float32)
+    uncertainty[4] = 1.0
+    found = planes_of(marked, true=true, pred=pred, uncertainty=uncertainty, focus="error")
+    assert [plane.caption for plane in found] == [
+        "axial, slice 7 of 8",
+        "coronal, slice 8 of 10",
+        "sagittal, slice 3 of 12",
+    ]
+
+
 def test_uncertainty_of_another_shape_is_refused(marked):
     with unchecked(), pytest.raises(ValueError, match=r"shape \(8, 10, 12\), it has \(9, 10, 12\)"):
         panels.case_panel(marked, classes=("bg", "x"), uncertainty=np.zeros((9, 10, 12), np.float32))

@@ -22,6 +22,7 @@ NETWORKS: dict[str, dict] = {
     "fpn": {**_SMALL_RESNET, "features": 64, "segmentation_features": 32},
     "vnet": {"ndim": 3, "features": (4, 8, 16, 32), "encoder_convs": (1, 1, 2, 3), "decoder_convs": (1, 1, 2)},
     "segresnet": {"ndim": 3, "init_filters": 8},
+    "pixel_features": {},
 }
 
 optional = config_dict.placeholder  # a field that is unset until somebody sets it, but has its type from the start

@@ -22,10 +22,13 @@ TINY = {
     "fcn": [{"ndim": 2, "width": 2, "fc_features": 4, "norm": "batch", "dropout": 0.0}],
     "fcn_resnet": [{"ndim": 2, **ON_RESNET}],
     "fpn": [{"ndim": 2, **ON_RESNET, "features": 8, "segmentation_features": 4, "segmentation_norm": "group4"}],
+    "logistic": [{"ndim": n} for n in (2, 3)],
     "monai_vnet": [{"ndim": 2, "features": (4, 8), "encoder_convs": (1, 1), "decoder_convs": (1,)}],
+    "pixel_features": [{"ndim": n, "features": (4,)} for n in (2, 3)],
     "residual_unet": [{"ndim": n, "features": (4, 8), "strides": (2,)} for n in (2, 3)],
     "segnet": [{"ndim": 2, "convs": (1, 2), "width": 4}, {"ndim": 3, "convs": (1,), "width": 4}],
     "segresnet": [{"ndim": n, "blocks_down": (1, 1), "blocks_up": (1,)} for n in (2, 3)],
+    "stacking_conv": [{"ndim": n, "features": 4} for n in (2, 3)],
     "unet": [
         {"ndim": 2, "features": (4, 8)},
         {"ndim": 3, "features": (4, 8)},

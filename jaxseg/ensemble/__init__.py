@@ -6,6 +6,18 @@ from jaxseg.ensemble.certainty import add as add_member
 from jaxseg.ensemble.certainty import finish as finish_spread
 from jaxseg.ensemble.certainty import start as start_spread
 from jaxseg.ensemble.quality import agreement, expected_dice, mean_entropy_inside
+from jaxseg.ensemble.stacking import (
+    Logistic,
+    Sampled,
+    as_params,
+    fit_conv,
+    fit_logistic,
+    member_features,
+    member_weights,
+    out_of_fold,
+    sample,
+    stacked,
+)
 from jaxseg.ensemble.temperature import PixelSample, apply_temperature, as_logits, fit_temperature, sample_pixels
 from jaxseg.ensemble.weights import (
     InterpolationPath,
@@ -22,8 +34,10 @@ from jaxseg.ensemble.weights import update as update_running
 __all__ = [
     "Certainty",
     "InterpolationPath",
+    "Logistic",
     "PixelSample",
     "RunningWeights",
+    "Sampled",
     "Soup",
     "Spread",
     "Staple",
@@ -31,17 +45,25 @@ __all__ = [
     "agreement",
     "apply_temperature",
     "as_logits",
+    "as_params",
     "average_weights",
     "expected_dice",
     "finish_running",
     "finish_spread",
+    "fit_conv",
+    "fit_logistic",
     "fit_temperature",
     "greedy_soup",
     "interpolation_path",
     "majority_vote",
     "mean_entropy_inside",
+    "member_features",
+    "member_weights",
+    "out_of_fold",
     "predictive_entropy",
+    "sample",
     "sample_pixels",
+    "stacked",
     "staple",
     "start_running",
     "start_spread",

@@ -31,6 +31,7 @@ COUNTS = [
     (51_949_141, "fcn_resnet", {"num_classes": 21, "backbone": "resnet101"}),
     (42_004_074, "deeplabv3", {"num_classes": 21, "auxiliary": True}),
     (58_630_997, "deeplabv3", {"num_classes": 21, "backbone": "resnet101"}),
+    (642, "pixel_features", {"num_classes": 2, "channels": 1}),
     (11_689_512, "classifier", {"backbone": "resnet18"}),
     (21_797_672, "classifier", {"backbone": "resnet34"}),
     (25_557_032, "classifier", {"backbone": "resnet50"}),

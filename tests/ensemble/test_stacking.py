@@ -47,9 +47,6 @@ def recorded(golden):
         return dict(file)
 
 
-# Features
-
-
 def test_features_by_hand():
     one, two = np.float32([[0.5, 0.25, 0.25]]), np.float32([[0.0, 1.0, 0.0]])
     low = np.log(1e-4)
@@ -78,9 +75,6 @@ def test_members_that_do_not_fit_are_told():
         ensemble.member_features([one, one[1:]])
     with pytest.raises(ValueError, match=r"floor should lie between 0 and 1, not 0\.0"):
         ensemble.member_features([one], floor=0.0)
-
-
-# Sampling
 
 
 def test_a_sample_is_stratified_and_its_weights_undo_that():
@@ -117,9 +111,6 @@ def test_samples_that_cannot_be_are_told():
         ensemble.sample(features, np.zeros((2, 3), int), per_class=0, seed=0)
     with pytest.raises(ValueError, match="one is -2"):
         ensemble.sample(features, np.full((2, 3), -2), per_class=5, seed=0)
-
-
-# Logistic regression
 
 
 @pytest.mark.parametrize("name", ("weighted", "plain"))
@@ -197,8 +188,6 @@ def test_only_the_member_that_knows_has_weight():
         shares = ensemble.member_weights(found.kernel, members=MEMBERS, scale=features.std(axis=0))
         assert shares[place] > 0.9 and shares.sum() == pytest.approx(1)
 
-
-# Out of fold
 
 FOLDS = [((2, 3, 4, 5), (0, 1)), ((0, 1, 4, 5), (2, 3)), ((0, 1, 2, 3), (4, 5))]
 
@@ -297,9 +286,6 @@ def test_subjects_that_stay_together_are_fine():
     for subjects in (("a", "a", "b", "b", "c", "c"), ("",) * 6):
         found = ensemble.out_of_fold(fit, FOLDS, "uvwxyz", subjects=subjects)
         assert found[0] == ((2, 3, 4, 5), "u") and found[5] == ((0, 1, 2, 3), "z")
-
-
-# Networks
 
 
 def applied(name, params, **fields):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxseg.data import patches, store
 from jaxseg.data.store import StoredCase
@@ -26,12 +27,13 @@ def batches(
     inner_size: Sequence[int] | None = None,
     transform: Callable[[dict], dict] | None = None,
     threads: int = 4,
+    weights: Sequence[float] | Float[np.ndarray, "N"] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields this host's rows of the global batches start_step, start_step + 1, ..., steps - 1.
 
     Sample j of step n depends on (seed, n, j) and the list of cases alone: any number of hosts sees the same global
-    batch, and a run that resumes at step k sees what an uncut run sees from there. Cases are drawn uniformly with
-    replacement. Patches are read ahead in threads; closing the generator ends them.
+    batch, and a run that resumes at step k sees what an uncut run sees from there. Cases are drawn with replacement,
+    uniformly unless `weights` say otherwise. Patches are read ahead in threads; closing the generator ends them.
 
     Args:
       cases: prepared cases, in the same order on every host.
@@ -47,6 +49,8 @@ def batches(
         patch itself if None.
       transform: applied to each batch of numpy arrays.
       threads: patches read at a time.
+      weights: one a case, not negative: cases are drawn in proportion to them (boosting), and never with weight 0.
+        Their sum is free. None draws uniformly; equal weights do so too, but with other random numbers.
 
     Returns:
       Iterator of dict(image (B, *patch, C) float32, label (B, *patch) int32, index (B,) int32), B the rows of this host
@@ -55,11 +59,13 @@ def batches(
       class maps of a previous stage also previous (B, *patch) int32.
 
     Raises:
-      UserError: no cases, cases of unequal channels, a batch that the hosts cannot share, a patch of other axes.
+      UserError: no cases, cases of unequal channels, a batch that the hosts cannot share, a patch of other axes,
+        weights that do not fit.
     """
     size = tuple(int(value) for value in patch_size)
     inner = size if inner_size is None else tuple(int(value) for value in inner_size)
     _check(cases, size, inner, batch_size, seed, process_count, ndim)
+    shares = None if weights is None else _shares(weights, len(cases))
     stop = ENDLESS if steps is None else steps
     cases = tuple(cases)
     local = batch_size // process_count
@@ -70,7 +76,8 @@ def batches(
         step, row = divmod(place, local)
         row += process_index * local
         forced = patches.is_forced(row, batch_size=batch_size, foreground=foreground)
-        case, drawn = draw(np.random.default_rng((seed, step, row)), cases, size, inner=inner, forced=forced)
+        rng = np.random.default_rng((seed, step, row))
+        case, drawn = draw(rng, cases, size, inner=inner, forced=forced, weights=shares)
         drawn = {**drawn, "index": np.asarray(row, np.int32)}
         return drawn if case.objects is None else {**drawn, **_padded(case.objects, most)}
 
@@ -84,13 +91,15 @@ def draw(
     *,
     inner: tuple[int, ...],
     forced: bool,
+    weights: Float[np.ndarray, "N"] | None = None,
 ) -> tuple[StoredCase, dict[str, np.ndarray]]:
-    """Draws a case and a patch of it.
+    """Draws a case, with the probabilities `weights` (of sum 1; None: all alike), and a patch of it.
 
     Returns:
       the case, and image `(*size, C)` float32, label `(*size)` int32 and, where the case has one, previous, likewise.
     """
-    case = cases[int(rng.integers(len(cases)))]
+    # Without weights the generator is asked as ever: runs of older configs keep their numbers.
+    case = cases[int(rng.integers(len(cases)) if weights is None else rng.choice(len(cases), p=weights))]
     flat = len(case.shape) - len(size)  # 1: a slice of a volume
     size, inner = (1,) * flat + size, (1,) * flat + inner
     voxel = patches.draw_voxel(rng, case.foreground) if forced else None
@@ -126,6 +135,20 @@ def _iterate(
             yield batch if transform is None else transform(batch)
     finally:
         iterator.close()
+
+
+def _shares(weights: Sequence[float] | Float[np.ndarray, "N"], count: int) -> Float[np.ndarray, "N"]:
+    """Weights as probabilities of sum 1, or a UserError."""
+    given = np.asarray(weights, np.float64)
+    if given.shape != (count,):
+        raise UserError(f"weights should be {count} numbers, one a case, got {given.size}.")
+    if not np.isfinite(given).all() or (given < 0).any() or not given.any():
+        wrong = given[~np.isfinite(given) | (given < 0)]
+        came = f"among them {wrong[0]}" if len(wrong) else "all of them 0"
+        raise UserError(f"weights should be finite, none negative and one at least above 0; got {count}, {came}.")
+    # Divided by the largest first: the sum of huge weights would be infinite.
+    given = given / given.max()
+    return given / given.sum()
 
 
 def _check(

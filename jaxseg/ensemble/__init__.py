@@ -1,6 +1,8 @@
 """Several networks as one, and what their differences say: bagging, boosting, stacking, averages, certainty."""
 
 from jaxseg.ensemble.averages import Staple, majority_vote, staple
+from jaxseg.ensemble.bagging import Bag, Bagged, bagging, bootstrap, members_without
+from jaxseg.ensemble.boosting import Boosted, Record, Round, adaboost_r2, boost, samme, vote_probabilities
 from jaxseg.ensemble.certainty import Certainty, Spread, predictive_entropy
 from jaxseg.ensemble.certainty import add as add_member
 from jaxseg.ensemble.certainty import finish as finish_spread
@@ -32,21 +34,30 @@ from jaxseg.ensemble.weights import start as start_running
 from jaxseg.ensemble.weights import update as update_running
 
 __all__ = [
+    "Bag",
+    "Bagged",
+    "Boosted",
     "Certainty",
     "InterpolationPath",
     "Logistic",
     "PixelSample",
+    "Record",
+    "Round",
     "RunningWeights",
     "Sampled",
     "Soup",
     "Spread",
     "Staple",
+    "adaboost_r2",
     "add_member",
     "agreement",
     "apply_temperature",
     "as_logits",
     "as_params",
     "average_weights",
+    "bagging",
+    "boost",
+    "bootstrap",
     "expected_dice",
     "finish_running",
     "finish_spread",
@@ -59,8 +70,10 @@ __all__ = [
     "mean_entropy_inside",
     "member_features",
     "member_weights",
+    "members_without",
     "out_of_fold",
     "predictive_entropy",
+    "samme",
     "sample",
     "sample_pixels",
     "stacked",
@@ -68,4 +81,5 @@ __all__ = [
     "start_running",
     "start_spread",
     "update_running",
+    "vote_probabilities",
 ]

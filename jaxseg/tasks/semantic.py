@@ -1,6 +1,7 @@
 """Semantic segmentation as a Task: exclusive classes (softmax) or overlapping regions (one sigmoid each)."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,10 +44,8 @@ def semantic(
       sync_batch_norm: batch norm takes its statistics over all devices of the mapped axis, not over each one's samples.
       logits: `Task.predict` gives logits in place of probabilities.
     """
-    deep_loss = losses.deep_supervision(loss)
-    targets_of = (lambda labels: region_targets(labels, regions)) if regions else (lambda labels: labels)
-    count = _region_counts(regions) if regions else _class_counts(num_classes)
-    activate = jax.nn.sigmoid if regions else (lambda logits: jax.nn.softmax(logits, axis=-1))
+    outputs = read_outputs(num_classes=num_classes, regions=regions)
+    supervise = supervised(loss, auxiliary_weight=auxiliary_weight)
 
     def init(key, image):
         variables = dict(model.init(key, image, train=False))
@@ -55,29 +54,74 @@ def semantic(
     def compute_loss(params, extra, batch, key, *, axis_name=None):
         variables = {"params": params[group], **extra[group]}
         # The axis is known here only: the same config runs without one (jit, mesh).
-        network = model.clone(axis_name=axis_name) if sync_batch_norm and axis_name else model
-        (logits, aux), updated = network.apply(
-            variables, batch["image"], train=True, mutable=list(extra[group]), rngs={"dropout": key}
-        )
-        targets = targets_of(batch["label"])
-        value = deep_loss([logits, *aux.get("deep", ())], targets, axis_name=axis_name).mean()
-        if "auxiliary" in aux:
-            value = value + auxiliary_weight * loss(aux["auxiliary"], targets, axis_name=axis_name).mean()
-        scores = activate(logits) if regions else logits
-        return value, ({"counts": count(scores, batch["label"])}, {**extra, group: {**extra[group], **updated}})
+        shared_axis = axis_name if sync_batch_norm else None
+        (logits, aux), updated = train_call(model, variables, batch["image"], key, axis_name=shared_axis)
+        value = supervise(logits, aux, outputs.targets(batch["label"]), axis_name=axis_name)
+        counts = outputs.count_logits(logits, batch["label"])
+        return value, ({"counts": counts}, {**extra, group: {**extra[group], **updated}})
 
     def scores(variables, image):
         own = {"params": variables["params"][group], **variables["extra"][group]}
         return model.apply(own, image, train=False)[0]
 
     def probabilities(variables, image):
-        return activate(scores(variables, image))
+        return outputs.activate(scores(variables, image))
 
     def counts(variables, batch):
-        return count(probabilities(variables, batch["image"]), batch["label"])
+        return outputs.count(probabilities(variables, batch["image"]), batch["label"])
 
     predict = scores if logits else probabilities
     return Task(init=init, losses={group: compute_loss}, counts=counts, predict=predict)
+
+
+class Outputs(NamedTuple):
+    """What the K values that a network gives a pixel stand for.
+
+    Attributes:
+      targets: labels `(B, *S)` -> what a loss compares logits with.
+      activate: logits -> probabilities.
+      count: (probabilities, labels) -> additive counts.
+      count_logits: the same counts of logits, without an activation that changes none of them.
+    """
+
+    targets: Callable
+    activate: Callable
+    count: Callable
+    count_logits: Callable
+
+
+def read_outputs(*, num_classes: int, regions: Sequence[Sequence[int]] | None) -> Outputs:
+    """Returns how outputs are read: exclusive classes (`regions` None), or one sigmoid a region."""
+    if not regions:
+        count = _class_counts(num_classes)
+        return Outputs(lambda labels: labels, lambda logits: jax.nn.softmax(logits, axis=-1), count, count)
+    count = _region_counts(regions)
+    return Outputs(
+        targets=lambda labels: region_targets(labels, regions),
+        activate=jax.nn.sigmoid,
+        count=count,
+        count_logits=lambda logits, labels: count(jax.nn.sigmoid(logits), labels),
+    )
+
+
+def train_call(model, variables, image, key, *, axis_name=None):
+    """Runs a network as training does: `((logits, aux), updated collections)`; batch norm averages over `axis_name`."""
+    network = model.clone(axis_name=axis_name) if axis_name else model
+    collections = [name for name in variables if name != "params"]
+    return network.apply(variables, image, train=True, mutable=collections, rngs={"dropout": key})
+
+
+def supervised(loss: LossFn, *, auxiliary_weight: float) -> Callable:
+    """Returns `(logits, aux, targets, *, axis_name) -> ()`: the batch's mean loss of all heads that `aux` holds."""
+    deep_loss = losses.deep_supervision(loss)
+
+    def supervise(logits, aux, targets, *, axis_name=None):
+        value = deep_loss([logits, *aux.get("deep", ())], targets, axis_name=axis_name).mean()
+        if "auxiliary" in aux:
+            value = value + auxiliary_weight * loss(aux["auxiliary"], targets, axis_name=axis_name).mean()
+        return value
+
+    return supervise
 
 
 def _class_counts(num_classes: int) -> Callable:

@@ -1,5 +1,6 @@
 """Batches are a function of seed and step, the same on any number of hosts, and show every corner and every class."""
 
+import dataclasses
 import itertools
 import threading
 
@@ -196,6 +197,65 @@ def test_share_of_forced_samples_is_nnunets():
         n: [row for row in range(n) if patches.is_forced(row, batch_size=n, foreground=1 / 3)] for n in (1, 2, 3, 9, 12)
     }
     assert forced == {1: [], 2: [1], 3: [2], 9: [6, 7, 8], 12: [8, 9, 10, 11]}
+
+
+def shown_cases(cases, steps, **options):
+    """The place of the case that each sample of batches of four is cut from."""
+    places = {case.shape: place for place, case in enumerate(cases)}
+    rngs = (np.random.default_rng((3, step, row)) for step in range(steps) for row in range(4))
+    drawn = [loader.draw(rng, cases, (2, 2, 2), inner=(2, 2, 2), forced=False, **options)[0] for rng in rngs]
+    return np.array([places[case.shape] for case in drawn])
+
+
+def test_without_weights_the_numbers_are_those_of_before(cases):
+    """First and largest voxel of the patches, recorded before weights existed."""
+    corners, largest = [], []
+    for batch in loader.batches(cases, **{**OPTIONS, "steps": 3}, weights=None):
+        corners.append(batch["image"][:, 0, 0, 0, 0].astype(int).tolist())
+        largest.append(batch["image"].max((1, 2, 3, 4)).astype(int).tolist())
+    assert corners == [[8, 480, 92, 1], [29, 484, 79, 1], [23, 183, 464, 1]]
+    assert largest == [[272, 877, 356, 398], [293, 881, 343, 265], [287, 447, 861, 265]]
+
+
+def test_weights_are_frequencies(cases):
+    three = (*cases, dataclasses.replace(cases[0], shape=(9, 8, 13)))  # told from the first by its shape
+    shares = np.array([0.5, 0.3, 0.2])
+    found = np.bincount(shown_cases(three, 250, weights=shares), minlength=3)
+    expected = 1000 * shares
+    # Chi-square with two degrees of freedom is below 9.2 in 99 of 100 draws; uniform drawing would give about 140.
+    assert ((found - expected) ** 2 / expected).sum() < 9.2
+    uniform = np.bincount(shown_cases(three, 250), minlength=3)
+    assert ((uniform - 1000 / 3) ** 2 / (1000 / 3)).sum() < 9.2
+
+
+def test_weight_zero_is_never_drawn(cases):
+    """Patches as large as the first case: the largest number in them tells the cases apart."""
+    options = {**OPTIONS, "patch_size": (9, 8, 14), "steps": 12}
+    for batch in loader.batches(cases, **options, weights=[2.5, 0]):
+        assert (batch["image"].max((1, 2, 3, 4)) == 9 * 8 * 14).all()
+    for batch in loader.batches(cases, **options, weights=(0, 1e300)):
+        assert (batch["image"].max((1, 2, 3, 4)) <= 6 * 11 * 7).all()
+
+
+def test_weights_count_by_their_ratios_on_any_number_of_hosts(cases):
+    whole = loader.batches(cases, **OPTIONS, weights=[0.25, 0.75])
+    parts = [loader.batches(cases, **OPTIONS, process_index=i, process_count=2, weights=[1, 3]) for i in range(2)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        same(batch, {name: np.concatenate([share[name] for share in shares]) for name in batch})
+
+
+def test_bad_weights(cases):
+    for weights, message in (
+        ([1.0], "2 numbers, one a case, got 1"),
+        ([], "got 0"),
+        ([1.0, 2.0, 3.0], "got 3"),
+        ([1.0, -0.5], "among them -0.5"),
+        ([1.0, float("nan")], "among them nan"),
+        ([1.0, float("inf")], "among them inf"),
+        ([0.0, 0.0], "all of them 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            loader.batches(cases, **OPTIONS, weights=weights)  # before the first batch is asked for
 
 
 def test_bad_options(cases, slices):

@@ -38,7 +38,8 @@ def main() -> None:
     forms = {"one after the other": (serial, [one] * FOLDS)}
     for how in ("unroll", "vmap"):
         run, put = parallel.wrap_members(step, count=FOLDS, how=how)
-        forms[how] = (functools.partial(_first, run, put(joined), key), states.stack([one] * FOLDS))
+        keys = jax.numpy.stack([key] * FOLDS)
+        forms[how] = (functools.partial(_first, run, put(joined), keys), states.stack([one] * FOLDS))
     compiled, current = {}, {}
     for name, (run, state) in forms.items():
         began = time.monotonic()

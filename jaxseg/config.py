@@ -100,6 +100,8 @@ def base_config() -> ConfigDict:
             "postprocess": "",  # such as "keep_largest|remove_small(min_voxels=20)"; auto: what all folds have chosen
             "checkpoint": "best",  # best, latest, or a step number
             "probabilities": False,
+            "uncertainty": "",  # maps to write beside the masks: entropy, mutual_information, disagreement
+            "temperature": "",  # of the probabilities: a number; auto: what the evaluation has fitted
             "watershed": "",  # instances out of a semantic network: watershed(inside=1,border=2,min_size=10)
             "min_score": 0.5,  # instances: what is written and counted; average precision looks at all
         }
@@ -109,6 +111,7 @@ def base_config() -> ConfigDict:
             "tolerance_mm": 1.0,
             "surfaces": True,  # HD95, ASSD and NSD
             "curves": False,  # areas under ROC and precision-recall curves; takes the probabilities
+            "certainty": False,  # calibration, and what foretells a case's Dice; always measured for an ensemble
             "background": False,  # score class 0 like the others, where it is a tissue of its own
             "overlays": 6,  # how many of the worst and of the best cases
         }
@@ -121,6 +124,23 @@ def base_config() -> ConfigDict:
             "processes": optional(int),  # how many there are; 1: alone, whatever the environment says
             "process": optional(int),  # the number of this one, from 0
             "heartbeat_seconds": 100,  # without a sign of life for so long a process is lost, and the others end
+        }
+    )
+    config.ensemble = ConfigDict(
+        {
+            "kind": "",  # seeds, bagging, boosting, gradient_boosting, stacking, snapshots, soup; "": one network
+            "members": 5,  # networks, each trained as config.train says; of the boostings, at most so many
+            "together": "",  # seeds, bagging, soup: as one program; auto, vmap, unroll; unset: one after the other
+            "combine": "auto",  # probabilities, logits, vote, staple, weights, greedy; auto: what suits the kind
+            "validation": 0.2,  # boostings, soup: share of the training subjects that chooses and trains no member
+            "shrinkage": 0.5,  # boostings: of every round's step
+            "patience": 2,  # boostings: rounds without a better validation score before they end; 0: all rounds
+            "fits": "loss",  # gradient_boosting: loss (of the sum so far and the new network), gradient (its residual)
+            "networks": (),  # stacking: of NETWORKS, options allowed: ("unet", "segnet(width=8)", "pixel_features")
+            "folds": 3,  # stacking: every network is trained so often, each time without one part of the training cases
+            "learner": "logistic",  # stacking: logistic, convolutional
+            "trunk": 0.5,  # soup: share of the updates that the members have in common
+            "member": optional(int),  # which one a workdir holds; set by the command itself
         }
     )
     config.plan = ConfigDict(  # --mode plan

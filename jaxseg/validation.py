@@ -9,6 +9,9 @@ from jaxseg import space
 from jaxseg.config import flat
 from jaxseg.typing import UserError
 
+UNCERTAINTY = ("entropy", "mutual_information", "disagreement")
+TOGETHER = ("seeds", "bagging", "soup")  # kinds of ensembles whose members can train as one program
+
 
 def validate(config: ConfigDict) -> None:
     """Raises one UserError that lists every problem of the config, each with its field and the fix."""
@@ -57,6 +60,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
         if config.init[field] not in known:
             yield f"init.{field} must be {' or '.join(known)}, got {config.init[field]!r}."
     yield from _tune_problems(config)
+    yield from _ensemble_problems(config)
 
 
 def _process_problems(parallel: ConfigDict) -> Iterator[str]:
@@ -180,6 +184,68 @@ def _number_problems(config: ConfigDict) -> Iterator[str]:
         yield f"data.batch_size = {config.data.batch_size} must be a multiple of optim.accumulate = {micro}."
     if config.train.dtype not in ("auto", "float32", "bfloat16"):
         yield f"train.dtype must be auto, float32 or bfloat16, got {config.train.dtype!r}."
+
+
+OUTPUTS = ("probabilities", "logits", "vote", "staple")
+# How the networks of each kind of ensemble may become one; the first is what "auto" stands for.
+COMBINE: dict[str, tuple[str, ...]] = {
+    "seeds": OUTPUTS,
+    "bagging": OUTPUTS,
+    "snapshots": (*OUTPUTS, "weights"),
+    "soup": ("greedy", "weights", *OUTPUTS),
+    "boosting": ("logits", "probabilities"),
+    "gradient_boosting": ("sum",),
+    "stacking": ("learner",),
+}
+
+
+def _ensemble_problems(config: ConfigDict) -> Iterator[str]:
+    options = config.ensemble
+    maps = {name for name in config.predict.uncertainty.split(",") if name}
+    if not maps <= set(UNCERTAINTY):
+        yield f"predict.uncertainty takes {', '.join(UNCERTAINTY)}, got {config.predict.uncertainty!r}."
+    if not _is_temperature(config.predict.temperature):
+        yield f"predict.temperature must be auto or a positive number, got {config.predict.temperature!r}."
+    if (maps or config.predict.temperature or config.evaluate.certainty) and config.task != "semantic":
+        yield "uncertainty, temperature and certainty are of class maps; leave them out where task='instance'."
+    if not options.kind:
+        return
+    if options.kind not in COMBINE:
+        yield f"ensemble.kind must be one of {', '.join(COMBINE)} or empty, got {options.kind!r}."
+        return
+    if options.combine != "auto" and options.combine not in COMBINE[options.kind]:
+        ways = ", ".join(COMBINE[options.kind])
+        yield f"ensemble.combine of {options.kind} must be auto or one of {ways}, got {options.combine!r}."
+    if config.data.fold == "all":
+        yield "an ensemble is trained on one fold at a time; set data.fold to a number, or 'none'."
+    if config.task != "semantic":
+        yield "an ensemble averages class maps; set task='semantic' or leave ensemble.kind empty."
+    if config.train.together:
+        yield "train.together is of folds; members of an ensemble train at once by ensemble.together."
+    if options.together not in ("", "auto", "vmap", "unroll"):
+        yield f"ensemble.together must be auto, vmap, unroll or empty, got {options.together!r}."
+    elif options.together and (options.kind not in TOGETHER or config.parallel.kind != "pmap"):
+        yield f"ensemble.together is for {', '.join(TOGETHER)} with parallel.kind='pmap'; leave it empty."
+    if options.kind != "stacking" and options.members < 2:
+        yield f"ensemble.members must be at least 2, got {options.members}."
+    if not 0 < options.validation <= 0.5:
+        yield f"ensemble.validation must be a share above 0 and at most 0.5, got {options.validation}."
+    if not 0 < options.shrinkage <= 1 or not 0 < options.trunk < 1:
+        yield "ensemble.shrinkage must be above 0 and at most 1, ensemble.trunk between 0 and 1."
+    for field, known in (("fits", ("loss", "gradient")), ("learner", ("logistic", "convolutional"))):
+        if options[field] not in known:
+            yield f"ensemble.{field} must be {' or '.join(known)}, got {options[field]!r}."
+    if options.patience < 0 or options.folds < 2:
+        yield "ensemble.patience must not be negative, and ensemble.folds at least 2."
+    if options.kind == "stacking" and len(options.networks) < 2:
+        yield "ensemble.networks must name at least two networks, such as ('unet', 'segnet', 'pixel_features')."
+
+
+def _is_temperature(text: str) -> bool:
+    try:
+        return text in ("", "auto") or 0 < float(text) < float("inf")
+    except ValueError:
+        return False
 
 
 def _tune_problems(config: ConfigDict) -> Iterator[str]:

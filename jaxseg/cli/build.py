@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import losses, models, paths, tasks, transfer
+from jaxseg import ensemble, losses, models, paths, tasks, transfer
 from jaxseg.cli import instances
 from jaxseg.data import augment, datasets, loader, preprocess, splits, store
 from jaxseg.train import optim, parallel
@@ -26,6 +26,7 @@ LAYOUT_OPTIONS = (
 
 CLASS_LOSS = "dice_loss(ignore_background=True) + cross_entropy"
 REGION_LOSS = "dice_loss(activation='sigmoid') + binary_cross_entropy"
+MEMBER_SEED = 1000  # between the seeds of an ensemble's members
 LARGEST_PATCH = {2: 512, 3: 128}  # along each axis, where data.patch_size leaves it open
 
 
@@ -185,15 +186,17 @@ def task(config: ConfigDict, known: Facts, *, logits: bool = False) -> Task:
     if config.task == "instance":
         return _frozen(config, instances.task(config, model(config, known)))
     loss = losses.from_string(loss_text(config, known))
-    bound = tasks.semantic(
-        model(config, known),
-        loss,
-        num_classes=len(known.classes),
-        regions=known.regions,
-        sync_batch_norm=config.train.sync_batch_norm,
-        logits=logits,
-    )
-    return _frozen(config, bound)
+    options: dict[str, Any] = {
+        "num_classes": len(known.classes),
+        "regions": known.regions,
+        "sync_batch_norm": config.train.sync_batch_norm,
+        "logits": logits,
+    }
+    earlier = config.ensemble.member if config.ensemble.kind == "gradient_boosting" else None
+    if earlier:
+        rules = {"shrinkage": config.ensemble.shrinkage, "fits": config.ensemble.fits}
+        return _frozen(config, tasks.boosted(model(config, known), loss, earlier=earlier, **rules, **options))
+    return _frozen(config, tasks.semantic(model(config, known), loss, **options))
 
 
 def _frozen(config: ConfigDict, bound: Task) -> Task:
@@ -233,7 +236,15 @@ def schedule(config: ConfigDict) -> Callable:
 
 
 def split(config: ConfigDict, cases: Sequence) -> tuple[list, list]:
-    """Returns (training, held-out) of cases that have `name` and `subject`."""
+    """Returns (training, held-out) of cases that have `name` and `subject`; of an ensemble's member, its own.
+
+    A member of a bagging ensemble trains on a bootstrap resample, where a case may stand several times.
+    """
+    return member_split(config, *outer_split(config, cases))
+
+
+def outer_split(config: ConfigDict, cases: Sequence) -> tuple[list, list]:
+    """Returns (training, held-out) of a fold, whatever a member of an ensemble sees of them."""
     names = [case.name for case in cases]
     subjects = [case.subject or case.name for case in cases]
     if config.data.split_file:
@@ -248,8 +259,37 @@ def split(config: ConfigDict, cases: Sequence) -> tuple[list, list]:
         )
     if wanted:
         # The first of one shuffle: what 20 cases learn from, 50 learn from too.
-        train = tuple(train[i] for i in np.random.RandomState(config.seed).permutation(len(train))[:wanted])
+        train = tuple(train[i] for i in np.random.RandomState(base_seed(config)).permutation(len(train))[:wanted])
     return [case for case in cases if case.name in set(train)], [case for case in cases if case.name in set(held_out)]
+
+
+def base_seed(config: ConfigDict) -> int:
+    """The seed that the user gave; members of an ensemble have their own ones above it."""
+    return config.seed - MEMBER_SEED * (config.ensemble.member or 0)
+
+
+def member_split(config: ConfigDict, training: list, held_out: list) -> tuple[list, list]:
+    """Returns what the member `ensemble.member` trains on and is validated on; without a member, what came.
+
+    Only members that differ in nothing but their seed see the fold that is held out, as a single network does. The
+    others are validated on training cases that they do not train on: those that a resample left out (bagging), the
+    inner fold (stacking), or the share that `ensemble.validation` sets aside.
+
+    Raises:
+      UserError: there are too few subjects for that.
+    """
+    options = config.ensemble
+    if options.member is None or options.kind in ("seeds", "snapshots"):
+        return training, held_out
+    subjects = [case.subject or case.name for case in training]
+    if options.kind == "bagging":
+        bag = ensemble.bootstrap(subjects, seed=base_seed(config), member=options.member)
+        return [training[place] for place in bag.drawn], [training[place] for place in bag.left_out]
+    stacking = options.kind == "stacking"
+    count = options.folds if stacking else max(2, round(1 / options.validation))
+    inner = splits.folds([case.name for case in training], subjects, n_folds=count, kind=config.data.split_kind)
+    names = set(inner[options.member % count if stacking else 0][1])
+    return [case for case in training if case.name not in names], [case for case in training if case.name in names]
 
 
 def train_step(config: ConfigDict, known: Facts, task: Task, *, devices: Sequence[Any] | None = None) -> StepFn:
@@ -276,8 +316,10 @@ def state_shapes(config: ConfigDict, known: Facts, task: Task) -> states.State:
     return jax.eval_shape(lambda key, image: create(key, image=image), jax.random.key(0), image)
 
 
-def batches(config: ConfigDict, cases: Sequence[store.StoredCase], *, start_step: int):
-    """Host batches from `start_step` on, larger than the patch where augmentation crops."""
+def batches(
+    config: ConfigDict, cases: Sequence[store.StoredCase], *, start_step: int, weights: Sequence[float] | None = None
+):
+    """Host batches from `start_step` on, larger than the patch where augmentation crops; cases drawn by `weights`."""
     patch = augment.raw_patch_size(config.augment, tuple(config.data.patch_size))
     return loader.batches(
         cases,
@@ -290,6 +332,7 @@ def batches(config: ConfigDict, cases: Sequence[store.StoredCase], *, start_step
         process_count=jax.process_count(),
         ndim=config.model.ndim,
         inner_size=config.data.patch_size,
+        weights=weights,
     )
 
 

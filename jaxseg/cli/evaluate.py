@@ -1,14 +1,14 @@
 """--mode evaluate and report: held-out cases, or any labelled folder, on the grid of the user's own files."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxseg import evaluate as evaluation
 from jaxseg import metrics, paths, predict
-from jaxseg.cli import build, cascade, inference, instances, workdir
+from jaxseg.cli import build, cascade, certainty, inference, instances, workdir
 from jaxseg.data import datasets, fingerprint, orientation
 from jaxseg.data.datasets import inputs, instance_masks, layouts
 from jaxseg.train import logging, processes
@@ -17,7 +17,13 @@ from jaxseg.typing import Case, Sample, UserError
 TRIALS = "postprocess.json"  # chain -> Dice of each class, for every case
 
 
-def evaluate(arguments: workdir.Arguments, *, trials: bool = False) -> None:
+def evaluate(
+    arguments: workdir.Arguments,
+    *,
+    trials: bool = False,
+    unseen: Mapping[str, Sequence[int]] | None = None,
+    folder: paths.Path | None = None,
+) -> None:
     """Scores every case, writes tables, overlays and the report, and says where they lie.
 
     Of several processes each scores some of the cases, every case by one of them, and the first writes.
@@ -25,27 +31,41 @@ def evaluate(arguments: workdir.Arguments, *, trials: bool = False) -> None:
     Args:
       arguments: the command line.
       trials: also measure which post-processing would help each case, and write that beside the scores.
+      unseen: of an ensemble: training case -> the members that have not seen it, who alone are asked; these cases are
+        scored then. None: the held-out cases, or those of --input.
+      folder: where the scores go; None: --output, or WORKDIR/evaluation.
 
     Raises:
       UserError: no labelled case to score, or cases that cannot be read.
     """
     trained = inference.load(arguments.workdir, arguments.config, others=arguments.average)
+    if unseen is not None:
+        trained = trained._replace(held_out=tuple(unseen))
     cases, load = _cases(arguments, trained)
     options = trained.config.evaluate
     known = trained.known
-    folder = paths.path(arguments.output) if arguments.output else arguments.workdir / evaluation.files.FOLDER
+    if folder is None:
+        folder = paths.path(arguments.output) if arguments.output else arguments.workdir / evaluation.files.FOLDER
     if trained.find is not None:
         _evaluate_instances(arguments, trained, cases, load, folder)
         return
     names = _region_names(known, background=options.background)
     score = functools.partial(metrics.case_rows, tolerance_mm=options.tolerance_mm, skip_surface=not options.surfaces)
-    own = processes.mine(cases)
+    mine = processes.mine(cases)
     before = {} if arguments.inputs else cascade.of_cases(trained, arguments.workdir)
-    results = _results(own, load, trained, before, keep_probabilities=options.curves)
+    given: dict[str, dict[str, Any]] = {case.name: {} for case in cases}
+    for name, previous in before.items():
+        given[name]["previous"] = previous
+    for name, asked in (unseen or {}).items():
+        given[name]["only"] = asked
+    certain = options.certainty or bool(trained.config.ensemble.kind)
 
-    def work() -> tuple[evaluation.Scored, dict[str, predict.choice.Measured]]:
+    def work() -> tuple[evaluation.Scored, dict[str, predict.choice.Measured], list[certainty.Judged]]:
         measured: dict[str, predict.choice.Measured] = {}
-        with logging.progress(len(own), label="evaluate") as show:
+        judged: list[certainty.Judged] = []
+        find = functools.partial(_predicted, trained, options.curves, judged if certain else None)
+        results = _results(mine, load, find, given)
+        with logging.progress(len(mine), label="evaluate") as show:
             scored = evaluation.score_cases(
                 _try(results, measured, num_classes=len(known.classes)) if trials else results,
                 classes=known.classes,
@@ -55,21 +75,27 @@ def evaluate(arguments: workdir.Arguments, *, trials: bool = False) -> None:
                 progress=lambda done, name: show(done, case=name),
                 overlay_count=options.overlays,
             )
-        return scored, measured
+        return scored, measured, judged
 
     parts = processes.together(work)
     if not processes.is_first():
         return
-    scored = evaluation.merge([found for found, _ in parts])
+    scored = evaluation.merge([found for found, *_ in parts])
     rows = scored.rows()
+    if certain:
+        judged = [one for *_, own in parts for one in own]
+        found = certainty.summarize(judged, rows, known)
+        rows = certainty.with_scores(rows, found)
     summary = metrics.aggregate(rows)
     scored.gallery.write(folder / evaluation.files.OVERLAYS)
     evaluation.files.write_results(folder, rows, summary)
     if trials:
         fingerprint.write_json(
-            folder / TRIALS, {name: each for _, measured in parts for name, each in measured.items()}
+            folder / TRIALS, {name: each for _, measured, _ in parts for name, each in measured.items()}
         )
     print(evaluation.files.summary_table(summary))
+    if certain:
+        certainty.finish(arguments, folder, judged, trained, rows, found)
     tell(arguments, folder)
 
 
@@ -180,19 +206,31 @@ def _pairs(images: str, labels: str, channels: int) -> list[Case]:
     return [case._replace(label=found[case.name]) for case in cases]
 
 
-def _results(
-    cases: Sequence[Case],
-    load: Callable,
+def _predicted(
     trained: inference.Trained,
-    before: dict[str, Any],
-    *,
     keep_probabilities: bool,
+    judged: list | None,
+    case: Case,
+    sample: Sample,
+    **options: Any,
+) -> tuple[predict.Prediction, np.ndarray | None]:
+    """Returns what is found in a case and, where that is measured, how uncertain it is; `judged` gets the figures."""
+    if judged is None:
+        return trained.predict(sample.image, keep_probabilities=keep_probabilities, **options), None
+    found = certainty.explain(trained, sample.image, **options)
+    assert sample.label is not None  # who scores a case has its label
+    judged.append(certainty.judge(case.name, found, sample.label.data, trained.known))
+    kept = found.prediction if keep_probabilities else found.prediction._replace(probabilities=None)
+    return kept, found.certainty.entropy
+
+
+def _results(
+    cases: Sequence[Case], load: Callable, find: Callable, given: Mapping[str, dict[str, Any]]
 ) -> Iterator[evaluation.CaseResult]:
-    """Predicts one case when it is asked for the next; `before` gives the previous stage's class maps of cases."""
+    """Predicts one case when it is asked for the next; `given` are further options of `find` by case."""
     for case in cases:
         sample = load(case)
-        options = {"previous": before[case.name]} if case.name in before else {}
-        found: predict.Prediction = trained.predict(sample.image, keep_probabilities=keep_probabilities, **options)
+        found, uncertainty = find(case, sample, **given[case.name])
         volume = sample.image
         yield evaluation.CaseResult(
             name=case.name,
@@ -201,6 +239,7 @@ def _results(
             pred=np.asarray(found.labels),
             spacing_mm=volume.spacing,
             probabilities=found.probabilities,
+            uncertainty=uncertainty,
             axes=orientation.codes(volume.affine) if len(volume.spacing) == 3 else None,
         )
 

@@ -16,6 +16,7 @@ from jaxseg.train import state as states
 from jaxseg.typing import Instances, Task, UserError, Volume
 
 FOLD = "fold_{}"  # folders of the folds in the workdir of a run with data.fold=all
+MEMBER = "member_{}"  # and of the members of an ensemble
 
 
 class Trained(NamedTuple):
@@ -28,6 +29,7 @@ class Trained(NamedTuple):
     step: int
     predict: Callable[..., predict.Prediction]  # (volume, *, keep_probabilities=False)
     find: Callable[[Volume], Instances] | None = None  # volume -> objects, where those are what the run is about
+    parts: tuple[tuple[str, "Trained"], ...] = ()  # the members of an ensemble, by name
 
 
 def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) -> Trained:
@@ -43,6 +45,10 @@ def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) 
     Raises:
       UserError: a folder has no checkpoint, or one of another model.
     """
+    if config.ensemble.kind and config.ensemble.member is None:
+        from jaxseg.cli import combined  # which loads its members through here
+
+        return combined.load(folder, config, others=others)
     if config.data.fold == "all" and not (folder / checkpoint.FOLDER).exists():
         first, *rest = _folds(folder)
         own = workdir.stored_config(first)
@@ -61,8 +67,7 @@ def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) 
     known = _known(folder, record)
     config.data.patch_size = tuple(record.get("patch_size", config.data.patch_size))
     logits = config.predict.average == "logits"
-    task = build.task(config, known, logits=logits)
-    apply = jax.jit(task.predict)
+    task, apply = _compiled(config, known, logits=logits)
     restored = _restore(folder, config, task, known)
     if config.task == "instance":
         return _detector(folder, config, record, known, restored, apply, others)
@@ -87,6 +92,22 @@ def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) 
     run = functools.partial(_run, one, known=known)
     find = instances.watershed(config, run) if config.predict.watershed else None
     return Trained(config, record, known, held_out, restored.step, run, find)
+
+
+_COMPILED: dict[str, tuple[Task, Callable]] = {}
+
+
+def _compiled(config: ConfigDict, known: build.Facts, *, logits: bool) -> tuple[Task, Callable]:
+    """Returns the task and its jitted predictor; one for all folds and members of the same network."""
+    member = config.ensemble.member if config.ensemble.kind == "gradient_boosting" else 0
+    parts = [config.model, config.loss, config.task, config.train, config.optim, config.instance, config.ensemble]
+    stated = [part.to_json() if isinstance(part, ConfigDict) else part for part in parts]
+    stated[-1] = config.ensemble.to_json() if member else ""
+    key = repr([stated, known, logits, config.data.previous is not None])
+    if key not in _COMPILED:
+        task = build.task(config, known, logits=logits)
+        _COMPILED[key] = task, jax.jit(task.predict)
+    return _COMPILED[key]
 
 
 def _chosen(folder: paths.Path) -> str:
@@ -136,6 +157,8 @@ def _known(folder: paths.Path, record: dict[str, Any]) -> build.Facts:
 def _alike(other: paths.Path, folder: paths.Path, config: ConfigDict) -> bool:
     """Whether another workdir's network can take the same windows of the same preprocessed image."""
     theirs = workdir.stored_config(other)
+    if theirs.ensemble.kind and theirs.ensemble.member is None:
+        return False
     if theirs.data.fold == "all" or config.task == "instance":
         return theirs.data.fold != "all"  # objects are refused by `_detector`
     ours, found = workdir.record(folder), workdir.record(other)

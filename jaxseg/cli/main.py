@@ -31,6 +31,8 @@ MODES = {
 }
 # With data.fold=all
 OF_FOLDS = {mode: f"jaxseg.cli.folds:{mode}" for mode in ("run", "train", "evaluate")}
+# With config.ensemble.kind
+OF_MEMBERS = {mode: f"jaxseg.cli.members:{mode}" for mode in ("run", "train", "evaluate")}
 NEEDS_CONFIG = ("run", "prepare", "train", "plan", "compile", "tune")
 SHARED = ("run", "prepare", "train", "evaluate")  # what several processes do together
 RESUME = (
@@ -129,8 +131,7 @@ def _main(argv: list[str]) -> None:
         arguments = _arguments()
         if joined := MODE.value in SHARED:
             _join(arguments)
-        folds = "data" in arguments.config and arguments.config.data.fold == "all"
-        module, _, function = (OF_FOLDS if folds else {}).get(MODE.value, MODES[MODE.value]).partition(":")
+        module, _, function = _runner(arguments.config).partition(":")
         getattr(importlib.import_module(module), function)(arguments)
         if joined:
             _processes().finish()
@@ -143,6 +144,16 @@ def _main(argv: list[str]) -> None:
         if not joined or not _processes().several():
             raise
         _processes().fail(error)
+
+
+def _runner(config: ConfigDict) -> str:
+    """Returns what does the mode: for one network, for all folds, or for an ensemble."""
+    several: dict[str, str] = {}
+    if "data" in config and config.data.fold == "all":
+        several = OF_FOLDS
+    if "ensemble" in config and config.ensemble.kind and config.ensemble.member is None:
+        several = OF_MEMBERS
+    return several.get(MODE.value, MODES[MODE.value])
 
 
 def _processes():

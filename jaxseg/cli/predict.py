@@ -1,16 +1,16 @@
 """--mode predict: a trained workdir, a folder of scans, a folder of masks."""
 
-import functools
+from collections.abc import Callable
 
 from jaxseg import predict as prediction
-from jaxseg.cli import inference, instances, workdir
+from jaxseg.cli import certainty, inference, instances, workdir
 from jaxseg.data.datasets import inputs
 from jaxseg.train import logging
-from jaxseg.typing import UserError
+from jaxseg.typing import UserError, Volume
 
 
 def predict(arguments: workdir.Arguments) -> None:
-    """Writes one mask a case into --output, named and shaped as its input.
+    """Writes one mask a case into --output, named and shaped as its input, and the maps that are asked for beside it.
 
     Raises:
       UserError: missing flags, unreadable inputs (the others are still written), or masks that are already there.
@@ -23,10 +23,10 @@ def predict(arguments: workdir.Arguments) -> None:
     if trained.find is not None:
         _predict_instances(arguments, trained, cases)
         return
-    keep = arguments.config.predict.probabilities
+    find = _finder(arguments, trained)
     with logging.progress(len(cases), label="predict") as show:
         written = prediction.predict_folder(
-            functools.partial(trained.predict, keep_probabilities=keep),
+            find,
             cases,
             arguments.output,
             read=inputs.read_case,
@@ -35,6 +35,26 @@ def predict(arguments: workdir.Arguments) -> None:
             progress=lambda done, total, name: show(done, case=name),
         )
     print(f"{len(written)} masks in {arguments.output} (checkpoint {trained.step} of {arguments.workdir})")
+
+
+def _finder(arguments: workdir.Arguments, trained: inference.Trained) -> Callable[[Volume], prediction.Prediction]:
+    """Returns what predicts a volume: its mask and, as asked for, its probabilities and maps of uncertainty."""
+    options = arguments.config.predict
+    temperature = certainty.temperature(arguments.config, arguments.workdir)
+    names = [name for name in options.uncertainty.split(",") if name]
+    if set(names) - {"entropy"} and not trained.parts:
+        raise UserError(
+            f"{arguments.workdir} holds one network, whose members cannot differ; ask for predict.uncertainty=entropy."
+        )
+
+    def find(volume: Volume) -> prediction.Prediction:
+        if not names and temperature is None:
+            return trained.predict(volume, keep_probabilities=options.probabilities)
+        found = certainty.explain(trained, volume, temperature=temperature)
+        kept = found.prediction if options.probabilities else found.prediction._replace(probabilities=None)
+        return kept._replace(maps={name: getattr(found.certainty, name) for name in names})
+
+    return find
 
 
 def _predict_instances(arguments: workdir.Arguments, trained: inference.Trained, cases) -> None:

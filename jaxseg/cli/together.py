@@ -1,6 +1,7 @@
-"""data.fold="all" with train.together: all folds at once, as one program, each equal to the fold trained alone."""
+"""Several networks at once, as one program, each equal to the one trained alone: folds, members of an ensemble."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -45,21 +46,31 @@ class _Checkpoints:
             fold.checkpoints.close()
 
 
-def train(each: Sequence[workdir.Arguments], *, prepared: dict[str, Any]) -> loop.Outcome:
-    """Trains all folds in lockstep, from the latest step that all have stored.
+def train(
+    each: Sequence[workdir.Arguments],
+    *,
+    prepared: dict[str, Any],
+    how: str,
+    start: Callable[[states.State], states.State] | None = None,
+) -> loop.Outcome:
+    """Trains all folds (or members of an ensemble) in lockstep, from the latest step that all have stored.
+
+    They may differ in their data and in their seed, and in nothing else.
 
     Early stopping (`train.patience`) looks at the mean score of the folds; each fold keeps its own best checkpoint.
 
     Args:
       each: the arguments of every fold.
       prepared: record of the run that has prepared the data.
+      how: auto, vmap or unroll (see `parallel.wrap_members`).
+      start: what a run that is not resumed makes of each fresh state.
 
     Raises:
       UserError: the folds have no stored step in common, or several hosts take part.
     """
     cache.enable()
     if processes.several():
-        raise UserError("train.together is for one host; leave it out, and every fold uses all hosts.")
+        raise UserError("Training together is for one host; leave .together empty, and every network uses all hosts.")
     config = each[0].config
     begun = [any((own.workdir / checkpoint.FOLDER).glob("[0-9]*")) for own in each]
     weights = None if any(begun) else initial.read(config)
@@ -68,13 +79,14 @@ def train(each: Sequence[workdir.Arguments], *, prepared: dict[str, Any]) -> loo
         checkpoints = _Checkpoints(folds)
         stack.callback(checkpoints.close)
         began = time.monotonic()
-        outcome = _train(folds, checkpoints, build.stored_facts(prepared), weights)
+        outcome = _train(folds, checkpoints, build.stored_facts(prepared), how, (weights, start))
         seconds = time.monotonic() - began
     for fold in folds:
         record = workdir.record(fold.arguments.workdir)
         workdir.update_record(fold.arguments.workdir, seconds=record.get("seconds", 0.0) + seconds / len(folds))
-    done = f"trained {loop.position(outcome.state)[0]} steps of {len(folds)} folds together"
-    print(outcome.interrupted or f"{done}; checkpoints in {checkpoints.folder}/fold_*")
+    done = f"trained {loop.position(outcome.state)[0]} steps of {len(folds)} networks together"
+    pattern = re.sub(r"\d+$", "*", each[0].workdir.name)
+    print(outcome.interrupted or f"{done}; checkpoints in {checkpoints.folder}/{pattern}")
     return outcome
 
 
@@ -91,19 +103,19 @@ def _fold(own: workdir.Arguments, prepared: dict[str, Any]) -> _Fold:
     return _Fold(own, training, held_out, checkpoint.Checkpoints(own.workdir, latest=2), other)
 
 
-def _train(folds: Sequence[_Fold], checkpoints: _Checkpoints, known: build.Facts, weights: Any) -> loop.Outcome:
+def _train(
+    folds: Sequence[_Fold], checkpoints: _Checkpoints, known: build.Facts, how: str, begin: tuple
+) -> loop.Outcome:
     config = folds[0].arguments.config
     task = build.task(config, known)
-    key = jax.random.key(config.seed)
-    step_fn, put = parallel.wrap_members(
-        build.train_step(config, known, task), count=len(folds), how=config.train.together
-    )
-    members, metadata = _start(folds, config, known, task, key, weights)
-    state = states.stack(members)
+    keys = [jax.random.key(fold.arguments.config.seed) for fold in folds]
+    step_fn, put = parallel.wrap_members(build.train_step(config, known, task), count=len(folds), how=how)
+    members, metadata = _start(folds, known, task, keys, begin)
+    state, key = states.stack(members), jnp.stack(keys)
     evaluate = _evaluator(folds, known, task, checkpoints)
 
     def batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        streams = [build.batches(config, fold.training, start_step=start_step) for fold in folds]
+        streams = [build.batches(fold.arguments.config, fold.training, start_step=start_step) for fold in folds]
         with contextlib.ExitStack() as stack:
             for stream in streams:
                 stack.callback(stream.close)
@@ -143,25 +155,28 @@ def _train(folds: Sequence[_Fold], checkpoints: _Checkpoints, known: build.Facts
 
 
 def _start(
-    folds: Sequence[_Fold], config, known: build.Facts, task: Task, key: jax.Array, weights: Any
+    folds: Sequence[_Fold], known: build.Facts, task: Task, keys: Sequence[jax.Array], begin: tuple
 ) -> tuple[list[states.State], dict[str, Any]]:
     """Returns a state for each fold, fresh or of the latest step that all have stored, and the metadata."""
+    config, (weights, change) = folds[0].arguments.config, begin
     image = np.zeros((1, *config.data.patch_size, build.input_channels(config, known)), np.float32)
-    fresh = states.create(key, task, image, build.optimizers(config), horizon=1, ema=config.optim.ema > 0)
+    options = {"horizon": 1, "ema": config.optim.ema > 0}
+    fresh = [states.create(key, task, image, build.optimizers(config), **options) for key in keys]
     metadata: dict[str, Any] = {"batch_size": config.data.batch_size * len(folds)}
     stored = [fold.checkpoints.steps() for fold in folds]
     if not any(stored):
         if weights is not None:
-            fresh, merged = initial.fill(config, fresh, weights)
-            print(f"weights of {config.init.path}: {merged}")
-        return [fresh] * len(folds), metadata
+            filled = [initial.fill(config, one, weights) for one in fresh]
+            print(f"weights of {config.init.path}: {filled[0][1]}")
+            fresh = [one for one, _ in filled]
+        return [change(one) for one in fresh] if change else fresh, metadata
     common = set.intersection(*map(set, stored))
     if not common:
         steps = ", ".join(str(max(steps, default=0)) for steps in stored)
         raise UserError(
-            f"The folds were trained to different steps ({steps}) and cannot go on together; leave out train.together."
+            f"The networks were trained to different steps ({steps}) and cannot go on together; leave .together empty."
         )
-    restored = [fold.checkpoints.restore(fresh, step=max(common)) for fold in folds]
+    restored = [fold.checkpoints.restore(one, step=max(common)) for fold, one in zip(folds, fresh)]
     return [one.state for one in restored], {**restored[0].metadata, **metadata}
 
 

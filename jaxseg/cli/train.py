@@ -3,8 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jaxseg.data.augment.previous import append
 from jaxseg.tasks.semantic import mean_dice
 from jaxseg.train import checkpoint, logging, loop, parallel, processes
 from jaxseg.train import state as states
-from jaxseg.typing import UserError
+from jaxseg.typing import Task, UserError
 
 TIMED_STEPS = 8
 
@@ -37,7 +37,12 @@ def prepare_train_evaluate(arguments: workdir.Arguments) -> None:
 
 
 def train(
-    arguments: workdir.Arguments, *, prepared: dict[str, Any] | None = None, watch: loop.Watch | None = None
+    arguments: workdir.Arguments,
+    *,
+    prepared: dict[str, Any] | None = None,
+    watch: loop.Watch | None = None,
+    sampling: Mapping[str, float] | None = None,
+    start: Callable[[states.State], states.State] | None = None,
 ) -> loop.Outcome:
     """Trains to the horizon, from the latest checkpoint where there is one.
 
@@ -45,6 +50,8 @@ def train(
       arguments: the command line.
       prepared: record of the run that has just prepared the same data; None: they are prepared here, or checked.
       watch: is told every validation score and may end the training there.
+      sampling: case name -> the weight it is drawn with; None: all alike.
+      start: what a run that is not resumed makes of its fresh state, such as going on from another run's.
     """
     config, folder = arguments.config, arguments.workdir
     if config.model.get("remat"):
@@ -67,7 +74,8 @@ def train(
     workdir.update_record(folder, split=names)
     checkpoints, began = checkpoint.Checkpoints(folder), time.monotonic()
     try:
-        outcome = _train(config, folder, known, training, held_out, checkpoints, previous, weights, watch)
+        begin = _Begin(previous, weights, start)
+        outcome = _train(config, folder, known, training, held_out, checkpoints, begin, watch, sampling)
     except Exception as error:
         processes.check_lost(error)
         raise
@@ -78,7 +86,15 @@ def train(
     return outcome
 
 
-def _train(config, folder, known, training, held_out, checkpoints, previous, weights, watch) -> loop.Outcome:
+class _Begin(NamedTuple):
+    """What a training goes out from: an earlier command's record, weights from elsewhere, a change of the state."""
+
+    record: dict[str, Any]
+    weights: dict[str, Any] | None
+    change: Callable[[states.State], states.State] | None
+
+
+def _train(config, folder, known, training, held_out, checkpoints, begin, watch, sampling) -> loop.Outcome:
     task = build.task(config, known)
     optimizers = build.optimizers(config)
     key = jax.random.key(config.seed)
@@ -94,18 +110,23 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
     if latest is not None:
         restored = checkpoints.restore(state, step=latest)
         state, metadata = restored.state, {**restored.metadata, "batch_size": config.data.batch_size}
-    elif weights is not None:
-        state, merged = initial.fill(config, state, weights)
+    elif begin.weights is not None:
+        state, merged = initial.fill(config, state, begin.weights)
         print(f"weights of {config.init.path}: {merged}")
         workdir.update_record(folder, init=str(merged))
-    if latest is None or duration(previous.get("config", {}).get("train")) != duration(config.train):
+    if latest is None and begin.change is not None:
+        state = parallel.whole(begin.change(state))
+    draws = None if sampling is None else [sampling[case.name] for case in training]
+    if latest is None or duration(begin.record.get("config", {}).get("train")) != duration(config.train):
         steps = horizon(
             config,
             len(training),
             step_fn,
             state,
             key,
-            lambda: prefetch.prefetch(build.batches(config, training, start_step=0), size=2, transfer=put),
+            lambda: prefetch.prefetch(
+                build.batches(config, training, start_step=0, weights=draws), size=2, transfer=put
+            ),
             evaluate,
         )
         state = state._replace(horizon=jnp.int32(processes.gather(steps)[0]))
@@ -115,7 +136,7 @@ def _train(config, folder, known, training, held_out, checkpoints, previous, wei
         checkpoints.save(state, metadata)  # fixes the horizon before anything can be killed
     elif latest < int(state.horizon):
         print(f"resuming at step {latest} of {int(state.horizon)}")
-    host = build.batches(config, training, start_step=int(state.step))
+    host = build.batches(config, training, start_step=int(state.step), weights=draws)
     with (
         logging.writer(folder) if processes.is_first() else contextlib.nullcontext(_write_nothing) as write,
         logging.progress(int(state.horizon), start=int(state.step)) as show,
@@ -200,23 +221,12 @@ def evaluator(
     """Returns `state -> {"dice", class names...}`: whole held-out cases on the prepared grid, without flips."""
     if config.task == "instance":
         return instances.evaluator(config, task, held_out, num_classes=len(known.classes))
-    apply = jax.jit(task.predict)
-    options = {**build.predict_options(config), "flip_axes": ()}
     chosen = held_out[: config.train.eval_cases or None]
-    names = build.scored_classes(known)
+    names, look = build.scored_classes(known), viewer(config, known, task)
 
     def evaluate(state: states.State) -> dict[str, float]:
         variables = parallel.local(states.inference_variables(state))
-
-        def score(case: store.StoredCase) -> list[float]:
-            whole = (case, (0,) * len(case.shape), case.shape)
-            image, label = store.read_patch(*whole)
-            if case.previous is not None:
-                image = np.asarray(append(image, store.read_previous(*whole), num_classes=len(known.classes)))
-            probabilities = predict.predict_array(build.device_predict(apply, variables), image, **options)
-            return _dice(probabilities, label, known)
-
-        table = np.array(processes.share(score, chosen))
+        table = np.array(processes.share(lambda case: dice(*look(variables, case), known), chosen))
         counted = np.isfinite(table)
         means = np.where(counted, table, 0).sum(0) / np.maximum(counted.sum(0), 1)
         present = counted.any(0)
@@ -226,8 +236,25 @@ def evaluator(
     return evaluate
 
 
-def _dice(probabilities: np.ndarray, label: np.ndarray, known: build.Facts) -> list[float]:
-    """Dice of each foreground class (or region) of one case; NaN where it is on neither side."""
+def viewer(
+    config: ConfigDict, known: build.Facts, task: Task
+) -> Callable[[Any, store.StoredCase], tuple[np.ndarray, np.ndarray]]:
+    """Returns `(variables, case) -> (probabilities, labels)` of a whole prepared case, without flips."""
+    apply = jax.jit(task.predict)
+    options = {**build.predict_options(config), "flip_axes": ()}
+
+    def look(variables: Any, case: store.StoredCase) -> tuple[np.ndarray, np.ndarray]:
+        whole = (case, (0,) * len(case.shape), case.shape)
+        image, label = store.read_patch(*whole)
+        if case.previous is not None:
+            image = np.asarray(append(image, store.read_previous(*whole), num_classes=len(known.classes)))
+        return predict.predict_array(build.device_predict(apply, variables), image, **options), label
+
+    return look
+
+
+def dice(probabilities: np.ndarray, label: np.ndarray, known: build.Facts) -> list[float]:
+    """Returns the Dice of each foreground class (or region) of one case; NaN where it is on neither side."""
     seen = label >= 0
     if known.regions:
         pairs = [(probabilities[..., k] > 0.5, np.isin(label, region)) for k, region in enumerate(known.regions)]

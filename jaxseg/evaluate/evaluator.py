@@ -28,6 +28,7 @@ class CaseResult(NamedTuple):
       spacing_mm: in array order.
       roi: `(*S)` bool, outside which nothing counts, or None.
       probabilities: `(*S, K)` with the background, `(*S, K - 1)` without, or None.
+      uncertainty: `(*S)` from 0 to 1, drawn over the image, or None.
       axes: directions that the axes of a volume increase towards; None where unknown: no letters in the picture.
     """
 
@@ -38,6 +39,7 @@ class CaseResult(NamedTuple):
     spacing_mm: tuple[float, ...]
     roi: np.ndarray | None = None
     probabilities: np.ndarray | None = None
+    uncertainty: np.ndarray | None = None
     axes: str | None = "SAR"
 
 
@@ -264,4 +266,5 @@ def draw_case(case: CaseResult, *, classes: Sequence[str], dice: dict[str, float
         title=title,
         axes=case.axes if case.true.ndim == 3 else None,
         focus="error",
+        uncertainty=case.uncertainty,
     )

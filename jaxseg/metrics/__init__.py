@@ -22,7 +22,6 @@ from jaxseg.metrics.calibration import (
     CalibrationCounts,
     Correlation,
     RiskCoverage,
-    add,
     brier_score,
     calibration_counts,
     correlation,
@@ -31,6 +30,9 @@ from jaxseg.metrics.calibration import (
     maximum_calibration_error,
     negative_log_likelihood,
     risk_coverage,
+)
+from jaxseg.metrics.calibration import (
+    add as add_calibration,
 )
 from jaxseg.metrics.cases import case_rows
 from jaxseg.metrics.compare import compare
@@ -110,7 +112,7 @@ __all__ = [
     "CalibrationCounts",
     "Correlation",
     "RiskCoverage",
-    "add",
+    "add_calibration",
     "aggregate",
     "aggregated_jaccard",
     "average_precision_at",

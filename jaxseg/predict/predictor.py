@@ -1,7 +1,8 @@
 """Whole cases: a volume in, a label map on the same grid out; and a folder of files in, a folder of files out."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +20,12 @@ class Prediction(NamedTuple):
     Attributes:
       labels: class ids, int16, `(*S)`.
       probabilities: `(*S, K)` float32 (K classes, or K regions without background), or None where not asked for.
+      maps: further maps to write beside the labels, by name, `(*S)` float32 each, such as an uncertainty.
     """
 
     labels: Integer[np.ndarray, "*S"]
     probabilities: Float[np.ndarray, "*S K"] | None
+    maps: Mapping[str, Float[np.ndarray, "*S"]] = MappingProxyType({})
 
 
 def predict_case(
@@ -138,13 +141,13 @@ def write_prediction(
     label_values: Sequence[int],
     overwrite: bool = False,
 ) -> str:
-    """Writes the label map in the format and geometry of the image, and beside it the probabilities if there are any.
+    """Writes the label map in the format and geometry of the image, and beside it the probabilities and maps if any.
 
     Args:
       prediction: on the grid of `volume`.
       volume: the image that was predicted; gives geometry and header.
       path: the file; its folder is made. Probabilities go to `NAME_probabilities` in the same
-        format (a float TIFF where the format holds no floats).
+        format (a float TIFF where the format holds no floats), a map to `NAME_MAP`.
       label_values: the user's own value for each class id, background first.
       overwrite: replace files that exist.
 
@@ -159,11 +162,14 @@ def write_prediction(
 
     path = pathlib.Path(path)
     beside = path.with_name(readers.output_name(path, probabilities=True))
-    wanted = [path] if prediction.probabilities is None else [path, beside]
+    numbers = {name: path.with_name(readers.output_name(path, numbers=name)) for name in prediction.maps}
+    wanted = [path, *([] if prediction.probabilities is None else [beside]), *numbers.values()]
     _refuse_existing(wanted, overwrite)
     writers.write(path, label_map(prediction.labels, label_values), volume, overwrite=overwrite)
     if prediction.probabilities is not None:
         writers.write(beside, prediction.probabilities, volume, overwrite=overwrite)
+    for name, target in numbers.items():
+        writers.write(target, prediction.maps[name], volume, overwrite=overwrite, scalar=True)
     return str(path)
 
 

@@ -84,7 +84,7 @@ def wrap_members(step: StepFn, *, count: int, how: str = "auto") -> tuple[Callab
     their number, without any message between them.
 
     Args:
-      step: of one state.
+      step: of one state; the keys of the members are stacked too.
       count: of members.
       how: what a device does with several: "vmap" (one operation for all), "unroll" (one after the other), or "auto":
         "unroll" on CPU, where convolutions with a kernel a member have a slow gradient, else "vmap".
@@ -92,22 +92,22 @@ def wrap_members(step: StepFn, *, count: int, how: str = "auto") -> tuple[Callab
     devices = jax.devices()
     ways = max(n for n in range(1, len(devices) + 1) if count % n == 0)
     mesh = jax.make_mesh((ways,), ("members",), devices=devices[:ways], axis_types=(jax.sharding.AxisType.Auto,))
-    along, everywhere = PartitionSpec("members"), PartitionSpec()
+    along = PartitionSpec("members")
 
     def unrolled(state, batch, key):
         results = [
-            step(*jax.tree.map(lambda leaf: leaf[place], (state, batch)), key)  # noqa: B023
+            step(*jax.tree.map(lambda leaf: leaf[place], (state, batch, key)))  # noqa: B023
             for place in range(count // ways)
         ]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
-    mapped = jax.vmap(step, in_axes=(0, 0, None))
+    mapped = jax.vmap(step, in_axes=(0, 0, 0))
 
     def chosen(state, batch, key):
         return jax.lax.platform_dependent(state, batch, key, cpu=unrolled, default=mapped)
 
     own = {"vmap": mapped, "unroll": unrolled, "auto": chosen}[how]
-    sharded = jax.shard_map(own, mesh=mesh, in_specs=(along, along, everywhere), out_specs=along, check_vma=False)
+    sharded = jax.shard_map(own, mesh=mesh, in_specs=(along, along, along), out_specs=along, check_vma=False)
     compiled = jax.jit(sharded, donate_argnums=(0,))
 
     def put(batch: dict) -> dict:

@@ -116,7 +116,7 @@ def test_counts_add_up_and_slabs_change_nothing(image, monkeypatch):
     probabilities, labels = image
     whole = metrics.calibration_counts(probabilities, labels)
     parts = [metrics.calibration_counts(probabilities[rows], labels[rows]) for rows in (slice(0, 2), slice(2, 5))]
-    assert_same(metrics.add(*parts), whole)
+    assert_same(metrics.add_calibration(*parts), whole)
     order = np.random.default_rng(0).permutation(labels.size)
     assert_same(metrics.calibration_counts(probabilities.reshape(-1, 4)[order], labels.reshape(-1)[order]), whole)
     module = importlib.import_module("jaxseg.metrics.calibration")
@@ -169,7 +169,7 @@ def test_bad_counts(probabilities, labels, options, message):
 def test_different_bins_do_not_add():
     counts = [metrics.calibration_counts(BY_HAND, TRUTH, bins=bins) for bins in (3, 4)]
     with pytest.raises(ValueError, match="not 3 and 4"):
-        metrics.add(*counts)
+        metrics.add_calibration(*counts)
 
 
 def test_risk_coverage_by_hand():

@@ -14,15 +14,15 @@ from jaxseg.train import state as states
 
 CODE = """
 import sys; sys.path.insert(0, {folder!r})
-import numpy as np, toys
+import jax, numpy as np, toys
 from jaxseg.train import parallel, state as states
 step, state = toys.make(augment=toys.add_noise, ema=0.9)
 run, put = parallel.wrap_members(step, count=6, how={how!r})
-stacked = states.stack([state] * 6)
+stacked, keys = states.stack([state] * 6), jax.random.split(toys.KEY, 6)
 for number in range(3):
     parts = [toys.batch(10 * number + member) for member in range(6)]
     batch = {{name: np.stack([part[name] for part in parts]) for name in parts[0]}}
-    stacked, metrics = run(stacked, put(batch), toys.KEY)
+    stacked, metrics = run(stacked, put(batch), keys)
 print(len(metrics["loss"].devices()), *np.asarray(stacked.params["model"]["kernel"]).ravel().tolist())
 """
 
@@ -36,11 +36,11 @@ def test_each_member_is_the_one_trained_alone(how, devices, used):
     count, *numbers = map(float, done.stdout.split())
     assert count == used  # the most devices that divide the members
     step, first = toys.make(augment=toys.add_noise, ema=0.9)
-    alone = jax.jit(step)
+    alone, keys = jax.jit(step), jax.random.split(toys.KEY, 6)
     for member, found in enumerate(np.reshape(numbers, (6, 3))):
         state = first
         for number in range(3):
-            state, _ = alone(state, toys.batch(10 * number + member), toys.KEY)
+            state, _ = alone(state, toys.batch(10 * number + member), keys[member])
         np.testing.assert_allclose(found, state.params["model"]["kernel"], rtol=1e-5)
 
 
@@ -60,7 +60,7 @@ def test_one_trace_for_many_steps():
         return step(*arguments, **options)
 
     run, put = parallel.wrap_members(counted, count=2, how="vmap")
-    stacked = states.stack([state, state])
+    stacked, keys = states.stack([state, state]), jax.random.split(toys.KEY)
     for number in range(3):
-        stacked, _ = run(stacked, put({name: np.stack([v, v]) for name, v in toys.batch(number).items()}), toys.KEY)
+        stacked, _ = run(stacked, put({name: np.stack([v, v]) for name, v in toys.batch(number).items()}), keys)
     assert len(traces) == 1

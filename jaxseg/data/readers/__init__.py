@@ -53,17 +53,19 @@ def stem(path: Any) -> str:
     return name[: len(name) - len(suffix(name))]
 
 
-def output_name(path: Any, *, probabilities: bool = False) -> str:
+def output_name(path: Any, *, probabilities: bool = False, numbers: str = "") -> str:
     """Returns the file name that predict writes for an input file.
 
     "x.nii.gz" stays "x.nii.gz", "x.jpg" becomes "x.png"; pairs (.hdr with .img) become one file. Probabilities get
-    "_probabilities" after the stem; those of a 2D input are a float32 TIFF, since PNG holds no floats.
+    "_probabilities" after the stem, and other floating-point maps the name in `numbers`; those of a 2D input are a
+    float32 TIFF, since PNG holds no floats.
     """
+    numbers = "probabilities" if probabilities else numbers
     old = suffix(path)
     new = OUTPUT.get(old, old)
-    if not probabilities:
+    if not numbers:
         return stem(path) + new
-    return f"{stem(path)}_probabilities" + (".tif" if new == ".png" else new)
+    return f"{stem(path)}_{numbers}" + (".tif" if new == ".png" else new)
 
 
 def read(path: Any) -> Volume:

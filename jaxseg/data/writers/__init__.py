@@ -71,9 +71,16 @@ def replacing(path: Any, *, overwrite: bool = False) -> Iterator[pathlib.Path]:
 
 
 def write(
-    path: Any, data: Integer[np.ndarray, "*S"] | Float[np.ndarray, "*S C"], like: Volume, *, overwrite: bool = False
+    path: Any,
+    data: Integer[np.ndarray, "*S"] | Float[np.ndarray, "*S C"] | Float[np.ndarray, "*S"],
+    like: Volume,
+    *,
+    overwrite: bool = False,
+    scalar: bool = False,
 ) -> pathlib.Path:
     """Writes a label map, or probabilities with a last channel axis, on the grid of `like`; returns the path.
+
+    With `scalar` the data are a map of one floating-point number a voxel, such as an uncertainty.
 
     The suffix of `path` names the format (`output_name` gives the one that fits an input). NIfTI and NRRD get the
     geometry, units and codes of `like`'s own file. Labels take the smallest integer type that holds them,
@@ -89,12 +96,12 @@ def write(
     is_label = data.ndim == ndim
     if data.shape[:ndim] != like.data.shape[:ndim] or data.ndim not in (ndim, ndim + 1):
         raise ValueError(f"Expected data on the grid {like.data.shape[:ndim]}, but the shape is {data.shape}.")
-    if is_label and data.dtype.kind not in "iub":
+    if is_label and data.dtype.kind not in ("f" if scalar else "iub"):
         raise ValueError(f"A label map should hold integers, but holds {data.dtype}.")
     kind = suffix(path)
     if kind not in TABLE:
         raise UserError(f"{path} should end in one of {', '.join(sorted(TABLE))}, the formats that can be written.")
-    data = data.astype(label_dtype(data) if is_label else np.float32, copy=False)
+    data = data.astype(label_dtype(data) if is_label and not scalar else np.float32, copy=False)
     save = resolve(kind, {kind: f"{TABLE[kind]}:save"}, kind="writer")
     with replacing(path, overwrite=overwrite) as partial:
         save(partial, data, like, is_label=is_label)

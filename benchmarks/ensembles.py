@@ -1,0 +1,145 @@
+"""Do ensembles pay? One network, five, and the ways to make one of them, at equal members and at equal total updates.
+
+    taskset -c 0 python -m benchmarks.ensembles --set=isbi --root=ISBI2012_EM --output=runs/ensembles_isbi
+    taskset -c 1 python -m benchmarks.ensembles --set=hippocampus --root=MSD_HIPPOCAMPUS --output=runs/ensembles_hip
+
+Every arm is `launch.py` with `--config.ensemble.*`; a small 2D U-Net, its last checkpoint, no flips. STEPS is the
+duration of one network; an arm of five members trains 5 STEPS updates in all, and its twin "/5" as many as the one
+network. Dice is the mean over cases and classes of the held-out fold. The difference to the one network is paired: each
+case's Dice is averaged over the seeds first, and the interval is over cases. Finished runs stay, so that the command
+goes on where it stopped.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+from absl import app, flags
+
+from jaxseg import metrics
+from jaxseg.evaluate import files
+
+SET = flags.DEFINE_enum("set", "isbi", ["isbi", "hippocampus"], "Which data set.")
+ROOT = flags.DEFINE_string("root", None, "Its folder.", required=True)
+OUTPUT = flags.DEFINE_string("output", "runs/ensembles", "Where the runs go.")
+STEPS = flags.DEFINE_integer("steps", 150, "Updates of one network.")
+SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds an arm.")
+ARMS = flags.DEFINE_list("arms", [], "Which arms to run; empty: all.")
+
+MEMBERS = 5
+SETS = {
+    "isbi": [
+        "--config=configs/unet2d_isbi.py", "--config.data.patch_size=(96,96)", "--config.data.batch_size=4",
+        "--config.evaluate.background=False",
+    ],
+    # 20 training volumes of the fold's 176: where data are few, ensembles have something to win
+    "hippocampus": [
+        "--config=configs/unet3d_hippocampus.py", "--config.model.ndim=2", "--config.data.patch_size=(40,32)",
+        "--config.data.batch_size=16", "--config.data.train_cases=20", "--config.model.convs=(2,2,2)",
+        "--config.model.decoder_convs=(2,2)", "--config.augment=rotate_scale|brightness|gamma",
+        "--config.optim.ema=0.0", "--config.data.foreground=0.5",
+    ],
+}  # fmt: skip
+COMMON = [
+    "--config.model.features=(8,16,32)", "--config.model.deep_supervision=False", "--config.predict.tta=False",
+    "--config.predict.checkpoint=latest", "--config.train.eval_cases=1", "--config.evaluate.overlays=2",
+    "--config.evaluate.surfaces=False", "--config.evaluate.certainty=True", "--config.optim.warmup_steps=10",
+]  # fmt: skip
+NETWORKS = {
+    "isbi": "('unet(features=(8,16,32))','segnet(width=8)','deeplabv3plus','pixel_features')",
+    "hippocampus": "('unet(features=(8,16,32))','unetplusplus(features=(8,16,32))','fpn','pixel_features')",
+}
+
+
+def arms() -> dict[str, tuple[int, int, list[str]]]:
+    """Arm -> (updates of one training, updates in all, flags); the order is that of the table."""
+    steps, whole = STEPS.value, MEMBERS * STEPS.value
+    found: dict[str, tuple[int, int, list[str]]] = {"one network": (steps, steps, [])}
+    found["one network, five times as long"] = (whole, whole, [])
+    for kind in ("seeds", "bagging", "boosting", "gradient_boosting"):
+        own = [f"--config.ensemble.kind={kind}", f"--config.ensemble.members={MEMBERS}", "--config.ensemble.patience=0"]
+        found[kind] = (steps, whole, own)
+        found[f"{kind} /5"] = (steps // MEMBERS, steps, own)
+    chain = ["--config.ensemble.kind=snapshots", f"--config.ensemble.members={MEMBERS}"]
+    found["snapshots"] = (whole, whole, chain)
+    found["snapshots /5"] = (steps, steps, chain)
+    found["snapshots, weights averaged (SWA)"] = (whole, whole, [*chain, "--config.ensemble.combine=weights"])
+    soup = ["--config.ensemble.kind=soup", f"--config.ensemble.members={MEMBERS}", "--config.ensemble.trunk=0.5"]
+    found["greedy soup"] = (round(whole / 3), whole, soup)  # half in common, then five halves
+    found["greedy soup /5"] = (round(steps / 3), steps, soup)
+    four = ["--config.ensemble.kind=stacking", f"--config.ensemble.networks={NETWORKS[SET.value]}"]
+    found["stacking of 4 kinds, 3 folds"] = (steps, 12 * steps, four)
+    found["stacking of 4 kinds, 3 folds /12"] = (max(10, steps // 12), steps, four)
+    return {name: arm for name, arm in found.items() if not ARMS.value or name in ARMS.value}
+
+
+def folder_of(name: str, seed: int) -> pathlib.Path:
+    """Where one run lies."""
+    short = "".join(letter if letter.isalnum() else "_" for letter in name)
+    return pathlib.Path(OUTPUT.value) / f"{short}_{seed}"
+
+
+def run(name: str, seed: int, updates: int, options: list[str]) -> None:
+    """Trains and scores one run, unless that is done."""
+    folder = folder_of(name, seed)
+    if (folder / "seconds.json").exists():
+        return
+    command = [
+        sys.executable, "launch.py", *SETS[SET.value], f"--config.data.root={ROOT.value}", f"--workdir={folder}",
+        f"--config.data.store={pathlib.Path(OUTPUT.value) / 'prepared'}", *COMMON, *options,
+        f"--config.seed={seed}", f"--config.train.total_steps={updates}", f"--config.train.eval_steps={updates}",
+    ]  # fmt: skip
+    began = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.monotonic() - began
+    (folder / "seconds.json").write_text(json.dumps(seconds))
+    print(f"{folder.name}: {seconds:.0f} s, Dice {np.mean(list(dice_of(name, seed).values())):.4f}", flush=True)
+
+
+def rows_of(name: str, seed: int) -> list[dict]:
+    """The scores of a run."""
+    return files.read_cases(folder_of(name, seed) / files.FOLDER / files.CASES)
+
+
+def dice_of(name: str, seed: int) -> dict[tuple[str, str], float]:
+    """(case, class) -> Dice of a run; what is on neither side is left out."""
+    found = {(row["case"], row["class"]): float(row["dice"]) for row in rows_of(name, seed)}
+    return {key: value for key, value in found.items() if np.isfinite(value)}
+
+
+def average(name: str) -> list[dict]:
+    """Rows of every case and class with the mean Dice of the seeds."""
+    runs = [dice_of(name, seed) for seed in range(SEEDS.value)]
+    return [
+        {"case": case, "class": label, "dice": float(np.mean([one[case, label] for one in runs]))}
+        for case, label in runs[0]
+        if all((case, label) in one for one in runs)
+    ]
+
+
+def main(_) -> None:
+    """Runs what is missing, then prints the table."""
+    chosen = arms()
+    for seed in range(SEEDS.value):
+        for name, (updates, _, options) in chosen.items():
+            run(name, seed, updates, options)
+    print("\n| arm | updates in all | Dice | against one network (95 % interval) | ECE | seconds |\n|" + " --- |" * 6)
+    base = average("one network")
+    for name, (_, total, _) in chosen.items():
+        dice = [float(np.mean(list(dice_of(name, seed).values()))) for seed in range(SEEDS.value)]
+        paired = metrics.compare(base, average(name))
+        difference = f"{paired['mean_difference']:+.4f} ({paired['low']:+.4f} to {paired['high']:+.4f})"
+        places = [folder_of(name, seed) for seed in range(SEEDS.value)]
+        errors = [json.loads((place / files.FOLDER / "certainty.json").read_text())["ece"] for place in places]
+        seconds = [json.loads((place / "seconds.json").read_text()) for place in places]
+        spread = f"{np.mean(dice):.4f} ± {np.std(dice, ddof=1):.4f}" if len(dice) > 1 else f"{dice[0]:.4f}"
+        difference = "" if name == "one network" else difference
+        print(f"| {name} | {total:,} | {spread} | {difference} | {np.mean(errors):.4f} | {np.mean(seconds):.0f} |")
+    print(f"\nn = {len({row['case'] for row in base})} held-out cases, {SEEDS.value} seeds, {STEPS.value} updates")
+
+
+if __name__ == "__main__":
+    app.run(main)

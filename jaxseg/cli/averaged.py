@@ -1,0 +1,106 @@
+"""Members that become one network by their weights: all (SWA, uniform soup), or those that help (greedy soup)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxseg import ensemble, paths
+from jaxseg.cli import build, member, prepare, workdir
+from jaxseg.cli import train as training
+from jaxseg.data import store
+from jaxseg.train import checkpoint, parallel, processes
+from jaxseg.train import state as states
+from jaxseg.typing import Task
+
+FOLDER = "averaged"
+REFRESH = 50  # training batches that renew the statistics of batch normalisation
+
+
+def make(arguments: workdir.Arguments, members: Sequence[workdir.Arguments]) -> dict[str, Any]:
+    """Writes the network of the averaged weights as a workdir of its own, and returns what is to be recorded.
+
+    A greedy soup starts with the best member and keeps another only where the mean of the weights does not score worse
+    for it (Wortsman et al. 2022), on the cases set aside for that.
+    """
+    config = members[0].config
+    known = build.stored_facts(workdir.record(arguments.workdir))
+    task = build.task(config, known)
+    like = build.state_shapes(config, known, task)
+    trained = [member.state_of(one, like) for one in members]
+    trees = [_variables(state) for state in trained]
+    train_cases, validation = build.split(config, store.open(build.store_folder(config, arguments.workdir)))
+    refresh = _refresher(config, known, task, train_cases)
+    look = training.viewer(config, known, task)
+
+    def score(tree: dict[str, Any]) -> float:
+        own = parallel.local({"params": tree["params"], "extra": refresh(tree)})
+        table = np.array(processes.share(lambda case: training.dice(*look(own, case), known), validation))
+        counted = np.isfinite(table)
+        means = np.where(counted, table, 0).sum(0) / np.maximum(counted.sum(0), 1)
+        return float(means[counted.any(0)].mean()) if counted.any() else float("nan")
+
+    if member.combination(arguments.config) == "greedy":
+        soup = ensemble.greedy_soup(score, trees)
+        found, chosen, scores = soup.tree, soup.chosen, soup.scores
+        print(f"greedy soup of {', '.join(members[place].workdir.name for place in chosen)}")
+    else:
+        found, chosen, scores = ensemble.average_weights(trees), tuple(range(len(trees))), ()
+    state = states.with_variables(trained[0], found["params"], refresh(found))
+    _write(arguments, members[0], state, [case.name for case in validation])
+    return {
+        "averaged": FOLDER,
+        "chosen": [members[place].workdir.name for place in chosen],
+        "scores": [float(value) for value in scores],
+    }
+
+
+def _variables(state: states.State) -> dict[str, Any]:
+    return states.inference_variables(state)
+
+
+def _refresher(config, known: build.Facts, task: Task, cases: Sequence[store.StoredCase]):
+    """Returns `variables -> extra` with statistics of batch normalisation that belong to the averaged weights.
+
+    They are those of training batches: a mean of the members' own would be of other networks' features.
+    """
+    augment = build.transforms(config, known)
+    key = jax.random.key(config.seed)
+
+    @jax.jit
+    def renew(params, extra, batch, number):
+        augment_key, loss_key = jax.random.split(jax.random.fold_in(key, number))
+        batch = augment(augment_key, batch)
+        for loss in task.losses.values():
+            _, (_, extra) = loss(params, extra, batch, loss_key)
+        return extra
+
+    def refresh(tree: dict[str, Any]) -> Any:
+        extra = tree["extra"]
+        if not jax.tree.leaves(extra):
+            return extra
+        stream = build.batches(config, cases, start_step=0)
+        try:
+            for number, batch in zip(range(REFRESH), stream):
+                extra = renew(tree["params"], extra, batch, number)
+        finally:
+            stream.close()
+        return extra
+
+    return refresh
+
+
+def _write(
+    arguments: workdir.Arguments, first: workdir.Arguments, state: states.State, validation: Sequence[str]
+) -> None:
+    """Replaces the averaged network of an earlier command."""
+    folder = arguments.workdir / FOLDER
+    processes.first(lambda: paths.remove_tree(folder) if folder.exists() else None)
+    processes.first(lambda: folder.mkdir(parents=True))
+    prepare.adopt(first.config, folder, workdir.record(arguments.workdir))
+    checkpoints = checkpoint.Checkpoints(folder)
+    try:
+        checkpoints.save(parallel.whole(state), {"held_out": list(validation)})
+    finally:
+        checkpoints.close()

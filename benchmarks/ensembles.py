@@ -4,14 +4,15 @@
     taskset -c 1 python -m benchmarks.ensembles --set=hippocampus --root=MSD_HIPPOCAMPUS --output=runs/ensembles_hip
 
 Every arm is `launch.py` with `--config.ensemble.*`; a small 2D U-Net, its last checkpoint, no flips. STEPS is the
-duration of one network; an arm of five members trains 5 STEPS updates in all, and its twin "/5" as many as the one
-network. Dice is the mean over cases and classes of the held-out fold. The difference to the one network is paired: each
+duration of one network; every ensemble trains 5 STEPS updates in all, and so does the one network that is trained five
+times as long (stacking: twelve trainings of 5/12 STEPS). Dice is the mean over cases and classes of the held-out fold. The difference to the one network is paired: each
 case's Dice is averaged over the seeds first, and the interval is over cases. Finished runs stay, so that the command
 goes on where it stopped.
 """
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -25,14 +26,16 @@ from jaxseg.evaluate import files
 SET = flags.DEFINE_enum("set", "isbi", ["isbi", "hippocampus"], "Which data set.")
 ROOT = flags.DEFINE_string("root", None, "Its folder.", required=True)
 OUTPUT = flags.DEFINE_string("output", "runs/ensembles", "Where the runs go.")
-STEPS = flags.DEFINE_integer("steps", 150, "Updates of one network.")
+STEPS = flags.DEFINE_integer("steps", 250, "Updates of one network.")
 SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds an arm.")
 ARMS = flags.DEFINE_list("arms", [], "Which arms to run; empty: all.")
 
 MEMBERS = 5
+AT_ONCE = ["--config.ensemble.together=unroll"]
+SWA = "snapshots, weights averaged (SWA)"
 SETS = {
     "isbi": [
-        "--config=configs/unet2d_isbi.py", "--config.data.patch_size=(96,96)", "--config.data.batch_size=4",
+        "--config=configs/unet2d_isbi.py", "--config.data.patch_size=(64,64)", "--config.data.batch_size=4",
         "--config.evaluate.background=False",
     ],
     # 20 training volumes of the fold's 176: where data are few, ensembles have something to win
@@ -40,7 +43,7 @@ SETS = {
         "--config=configs/unet3d_hippocampus.py", "--config.model.ndim=2", "--config.data.patch_size=(40,32)",
         "--config.data.batch_size=16", "--config.data.train_cases=20", "--config.model.convs=(2,2,2)",
         "--config.model.decoder_convs=(2,2)", "--config.augment=rotate_scale|brightness|gamma",
-        "--config.optim.ema=0.0", "--config.data.foreground=0.5",
+        "--config.optim.ema=0.0", "--config.data.foreground=0.5", "--config.predict.batch_size=32",
     ],
 }  # fmt: skip
 COMMON = [
@@ -61,18 +64,13 @@ def arms() -> dict[str, tuple[int, int, list[str]]]:
     found["one network, five times as long"] = (whole, whole, [])
     for kind in ("seeds", "bagging", "boosting", "gradient_boosting"):
         own = [f"--config.ensemble.kind={kind}", f"--config.ensemble.members={MEMBERS}", "--config.ensemble.patience=0"]
-        found[kind] = (steps, whole, own)
-        found[f"{kind} /5"] = (steps // MEMBERS, steps, own)
-    chain = ["--config.ensemble.kind=snapshots", f"--config.ensemble.members={MEMBERS}"]
-    found["snapshots"] = (whole, whole, chain)
-    found["snapshots /5"] = (steps, steps, chain)
-    found["snapshots, weights averaged (SWA)"] = (whole, whole, [*chain, "--config.ensemble.combine=weights"])
+        found[kind] = (steps, whole, own + AT_ONCE if kind in ("seeds", "bagging") else own)
+    found["snapshots"] = (whole, whole, ["--config.ensemble.kind=snapshots", f"--config.ensemble.members={MEMBERS}"])
+    found[SWA] = (whole, whole, [*found["snapshots"][2], "--config.ensemble.combine=weights"])
     soup = ["--config.ensemble.kind=soup", f"--config.ensemble.members={MEMBERS}", "--config.ensemble.trunk=0.5"]
-    found["greedy soup"] = (round(whole / 3), whole, soup)  # half in common, then five halves
-    found["greedy soup /5"] = (round(steps / 3), steps, soup)
+    found["greedy soup"] = (round(whole / 3), whole, soup + AT_ONCE)  # half in common, then five halves
     four = ["--config.ensemble.kind=stacking", f"--config.ensemble.networks={NETWORKS[SET.value]}"]
-    found["stacking of 4 kinds, 3 folds"] = (steps, 12 * steps, four)
-    found["stacking of 4 kinds, 3 folds /12"] = (max(10, steps // 12), steps, four)
+    found["stacking of 4 kinds, 3 folds"] = (whole // 12, whole, four)
     return {name: arm for name, arm in found.items() if not ARMS.value or name in ARMS.value}
 
 
@@ -87,6 +85,8 @@ def run(name: str, seed: int, updates: int, options: list[str]) -> None:
     folder = folder_of(name, seed)
     if (folder / "seconds.json").exists():
         return
+    if name == SWA and not folder.exists():  # the same training, otherwise combined: its seconds are those of that
+        shutil.copytree(folder_of("snapshots", seed), folder)
     command = [
         sys.executable, "launch.py", *SETS[SET.value], f"--config.data.root={ROOT.value}", f"--workdir={folder}",
         f"--config.data.store={pathlib.Path(OUTPUT.value) / 'prepared'}", *COMMON, *options,

@@ -43,17 +43,18 @@ def make(arguments: workdir.Arguments, members: Sequence[workdir.Arguments]) -> 
 
     if member.combination(arguments.config) == "greedy":
         soup = ensemble.greedy_soup(score, trees)
-        found, chosen, scores = soup.tree, soup.chosen, soup.scores
+        found, chosen, scores = soup.tree, soup.chosen, soup.own
         print(f"greedy soup of {', '.join(members[place].workdir.name for place in chosen)}")
     else:
         found, chosen, scores = ensemble.average_weights(trees), tuple(range(len(trees))), ()
     state = states.with_variables(trained[0], found["params"], refresh(found))
     _write(arguments, members[0], state, [case.name for case in validation])
-    return {
-        "averaged": FOLDER,
-        "chosen": [members[place].workdir.name for place in chosen],
-        "scores": [float(value) for value in scores],
-    }
+    kept = [members[place].workdir.name for place in chosen]
+    rounds = [
+        {"name": one.workdir.name, "validation": float(score) if np.isfinite(score) else None}
+        for one, score in zip(members, scores)
+    ]
+    return {"averaged": FOLDER, "kept": kept, **({"rounds": rounds} if rounds else {})}
 
 
 def _variables(state: states.State) -> dict[str, Any]:

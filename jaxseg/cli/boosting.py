@@ -72,9 +72,10 @@ def cases(arguments: workdir.Arguments, members: Members, prepared: dict[str, An
         "members": [one.workdir.name for one in boosted.members],
         "weights": [float(value) for value in boosted.votes],
         "rounds": [
-            {"round": number, "error": entry.error, "vote": entry.vote, "validation": entry.score}
-            for number, entry in enumerate(boosted.history)
+            {"name": one.workdir.name, "error": entry.error, "vote": entry.vote, "validation": _finite(entry.score)}
+            for one, entry in zip(members, boosted.history)
         ],
+        "kept": [one.workdir.name for one in boosted.members],
     }
 
 
@@ -113,8 +114,13 @@ def logits(arguments: workdir.Arguments, members: Members, prepared: dict[str, A
         best = int(np.argmax(scores))
         if config.ensemble.patience and len(scores) - 1 - best >= config.ensemble.patience:
             break
-    rounds = [{"round": number, "validation": score} for number, score in enumerate(scores)]
-    return {"members": [members[best].workdir.name], "rounds": rounds}
+    rounds = [{"name": one.workdir.name, "validation": _finite(score)} for one, score in zip(members, scores)]
+    kept = [one.workdir.name for one in members[: best + 1]]
+    return {"members": kept[-1:], "rounds": rounds, "kept": kept}  # the last one's checkpoint is the whole sum
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -307,7 +307,7 @@ def members(
         "members": table,
         "ensemble": together,
         **({"pairwise_dice": pairs.tolist()} if count > 1 else {}),
-        **{name: entry[name] for name in ("rounds", "chosen", "scores") if name in entry},
+        **{name: entry[name] for name in ("rounds", "kept") if name in entry},
     }
 
 
@@ -335,7 +335,8 @@ def finish(
     for name, entry in found["quality"].items():
         if math.isfinite(entry["spearman"]):
             print(f"expected Dice foretells that of {name}: rank correlation {entry['spearman']:.2f} (n={entry['n']})")
-    if trained.parts:
+    kind, number = trained.config.ensemble.kind, trained.config.ensemble.member
+    if kind and number is None:
         table = members(judged, trained, rows, workdir.record(arguments.workdir)["ensemble"])
         _write(folder, MEMBERS, _with_out_of_bag(table, folder / OUT_OF_BAG / MEMBERS))
         for one in table["members"]:

@@ -34,8 +34,11 @@ def train(arguments: workdir.Arguments) -> bool:
     processes.first(lambda: workdir.begin(folder, config))
     _, prepared = prepare.ensure(config, folder)
     if config.train.together:
-        outcome = together.train(each(arguments), prepared=prepared, how=config.train.together)
-        return outcome.end is not loop.End.STOPPED
+        try:
+            outcome = together.train(each(arguments), prepared=prepared, how=config.train.together)
+            return outcome.end is not loop.End.STOPPED
+        except together.TooLarge as reason:
+            print(f"{reason}: the folds are trained one after the other")
     for number, own in enumerate(each(arguments)):
         print(f"fold {number} of 0 to {config.data.folds - 1}, in {own.workdir}", flush=True)
         outcome = one_training.train(own, prepared=prepared)

@@ -77,8 +77,14 @@ def _unseen(arguments: workdir.Arguments) -> dict[str, tuple[int, ...]]:
 
 
 def _check_networks(arguments: workdir.Arguments) -> None:
-    """Builds every kind of network without data."""
-    known = build.facts(build.dataset(arguments.config))
+    """Builds every kind of network without data, and refuses what the kind of ensemble cannot do with such data."""
+    known, kind = build.facts(build.dataset(arguments.config)), arguments.config.ensemble.kind
+    how = member.combination(arguments.config)
+    if known.regions and how in ("learner", "vote", "staple"):
+        what = "kind='stacking'" if how == "learner" else f"combine={how!r}"
+        raise UserError(f"ensemble.{what} needs exclusive classes, but the data names overlapping regions.")
+    if kind == "stacking" and processes.several():
+        raise UserError("ensemble.kind='stacking' is for one host: the learner is fitted by one process.")
     different = {str(one.config.model): one.config for one in member.each(arguments)}
     for config in different.values():
         build.check_model(config, known)
@@ -104,10 +110,15 @@ def _independent(
     """Members that know nothing of each other: at once where `ensemble.together` says so, else one by one."""
     how = arguments.config.ensemble.together
     if how:
-        outcome = together.train(members, prepared=prepared, how=how, start=start)
-        if outcome.end is loop.End.STOPPED:
-            raise member.Stopped
-    else:
+        try:
+            outcome = together.train(members, prepared=prepared, how=how, start=start)
+        except together.TooLarge as reason:
+            print(f"{reason}: they are trained one after the other")
+            how = ""
+        else:
+            if outcome.end is loop.End.STOPPED:
+                raise member.Stopped
+    if not how:
         for one in members:
             member.train(one, prepared, start=start)
     return {"members": [one.workdir.name for one in members]}

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from jaxseg import ensemble, models, paths
 from jaxseg.cli import build, cascade, inference, member, workdir
-from jaxseg.train import logging, processes
+from jaxseg.train import logging
 from jaxseg.transfer import stored
-from jaxseg.typing import IGNORE, UserError
+from jaxseg.typing import IGNORE
 
 FOLDER = "learner"
 PIXELS = 2000  # of each class, drawn from every training case for the logistic learner
@@ -36,11 +36,8 @@ def fit(arguments: workdir.Arguments, members: Sequence[workdir.Arguments]) -> d
     """
     config = arguments.config
     known = build.stored_facts(workdir.record(arguments.workdir))
-    if known.regions:
-        raise UserError("ensemble.kind='stacking' needs exclusive classes, but the data names overlapping regions.")
-    found = processes.first(lambda: _fit(config, members, known))
-    if processes.is_first():
-        _save(arguments.workdir, found["model"], found["params"], channels=found["channels"])
+    found = _fit(config, members, known)
+    _save(arguments.workdir, found["model"], found["params"], channels=found["channels"])
     shares = dict(zip(config.ensemble.networks, map(float, found["shares"])))
     print("weights of the networks: " + ", ".join(f"{name} {share:.3f}" for name, share in shares.items()))
     return {"shares": shares}

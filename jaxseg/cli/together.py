@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg import plan as plans
 from jaxseg.cli import build, cache, cascade, initial, prepare, workdir
+from jaxseg.cli import compile as compiling
 from jaxseg.cli import train as one_training
 from jaxseg.data import prefetch, store
 from jaxseg.train import checkpoint, logging, loop, parallel, processes
@@ -67,6 +69,7 @@ def train(
 
     Raises:
       UserError: the folds have no stored step in common, or several hosts take part.
+      TooLarge: how is auto, and all of them do not fit into a device's memory at once.
     """
     cache.enable()
     if processes.several():
@@ -103,14 +106,37 @@ def _fold(own: workdir.Arguments, prepared: dict[str, Any]) -> _Fold:
     return _Fold(own, training, held_out, checkpoint.Checkpoints(own.workdir, latest=2), other)
 
 
+class TooLarge(Exception):
+    """Members that do not fit into memory together; the text says what they need and what there is."""
+
+
+def _check_memory(step: Any, state: states.State, batch: dict[str, Any], key: jax.Array, count: int, how: str) -> None:
+    """Asks the compiler, where nobody has insisted on training all at once."""
+    limit = parallel.memory_limit()
+    if how != "auto" or limit is None:
+        return
+    try:
+        needed = plans.cost(parallel.compile_members(step, state, batch, key, count=count, how=how)).peak
+    except jax.errors.JaxRuntimeError as error:
+        if compiling.EXHAUSTED not in str(error):
+            raise
+        raise TooLarge(f"{count} networks at once do not fit into a device's memory") from error
+    if needed > limit:
+        sizes = f"{needed / 2**30:.2f} GiB on a device that has {limit / 2**30:.2f}"
+        raise TooLarge(f"{count} networks at once need {sizes}")
+
+
 def _train(
     folds: Sequence[_Fold], checkpoints: _Checkpoints, known: build.Facts, how: str, begin: tuple
 ) -> loop.Outcome:
     config = folds[0].arguments.config
     task = build.task(config, known)
     keys = [jax.random.key(fold.arguments.config.seed) for fold in folds]
-    step_fn, put = parallel.wrap_members(build.train_step(config, known, task), count=len(folds), how=how)
+    step = build.train_step(config, known, task)
+    step_fn, put = parallel.wrap_members(step, count=len(folds), how=how)
     members, metadata = _start(folds, known, task, keys, begin)
+    shapes = compiling.batch_shapes(config, known, folds[0].arguments.workdir)
+    _check_memory(step, members[0], shapes, keys[0], len(folds), how)
     state, key = states.stack(members), jnp.stack(keys)
     evaluate = _evaluator(folds, known, task, checkpoints)
 

@@ -26,6 +26,10 @@ _KINDS = {
     "bagging": "each was trained on cases drawn with replacement (bagging)",
     "boosting": "each was trained with more weight on what those before it got wrong (boosting)",
     "stacking": "a further model learnt how to combine them (stacking)",
+    "seeds": "each began with other weights and saw the cases in another order (seeds)",
+    "snapshots": "one training, kept at the end of each cycle of its learning rate (snapshots)",
+    "soup": "trainings that parted after a common start (soup)",
+    "gradient_boosting": "each adds to the sum of those before it (gradient boosting)",
 }
 
 READING_CERTAINTY = """<p>Of the pixels to which a network gives a confidence of 90 %, 90 of 100 should be right. The
@@ -227,11 +231,16 @@ def members_section(found: Mapping[str, Any]) -> str:
     Args:
       found: members.json: "kind", "combine", "classes" (those that are scored), "members" with "name", "dice" (class ->
         mean or null), "weight" or null and perhaps "out_of_bag" (class -> mean or null) and "note"; "ensemble" (class
-        -> mean or null); perhaps "pairwise_dice", a row and a column a member, and "out_of_bag" of the ensemble.
+        -> mean or null); perhaps "pairwise_dice", a row and a column a member, "out_of_bag" of the ensemble, and
+        "rounds" with "name", "validation" and perhaps "error" and "vote", of which "kept" names some. Without members,
+        which have become one network, only these are shown.
     """
     members, classes = found["members"], found["classes"]
     kind = page.text(_KINDS.get(found["kind"], found["kind"]))
-    intro = f"<p>{len(members)} members: {kind}; combined by {page.text(found['combine'])}.</p>"
+    combined = f"combined by {page.text(found['combine'])}"
+    if not members:  # they have become one network, which is scored above
+        return f"<p>{kind[0].upper()}{kind[1:]}; {combined}.</p>" + _rounds(found)
+    intro = f"<p>{len(members)} members: {kind}; {combined}.</p>"
     picture = members_plot(
         [{name: _value(member["dice"].get(name)) for name in classes} for member in members],
         {name: _value(found["ensemble"].get(name)) for name in classes},
@@ -239,11 +248,27 @@ def members_section(found: Mapping[str, Any]) -> str:
     caption = (
         "Mean Dice of every member (dots, from top to bottom in the order of the table) and of the ensemble (line)."
     )
-    parts = [intro, READING_MEMBERS, _members_table(found)]
+    parts = [intro, READING_MEMBERS, _members_table(found), _rounds(found)]
     parts.append(_plot(picture, caption, otherwise="There are too few scored members to plot."))
     if found.get("pairwise_dice"):
         parts += ["<h3>Dice between members</h3>", _pairs([member["name"] for member in members], found)]
     return "".join(parts)
+
+
+def _rounds(found: Mapping[str, Any]) -> str:
+    """What was tried on the cases set aside: round by round, or member by member; nothing where nothing was."""
+    if not found.get("rounds"):
+        return ""
+    fields = [
+        name for name in ("error", "vote", "validation") if any(row.get(name) is not None for row in found["rounds"])
+    ]
+    titles = {"error": "weighted error", "vote": "vote", "validation": "Dice on the cases set aside"}
+    kept = set(found.get("kept") or [row["name"] for row in found["rounds"]])
+    rows = [
+        [_name(row["name"]), *(_cell(row.get(name)) for name in fields), Cell("kept" if row["name"] in kept else "")]
+        for row in found["rounds"]
+    ]
+    return page.table(["", *(titles[name] for name in fields), ""], rows)
 
 
 def _members_table(found: Mapping[str, Any]) -> str:

@@ -89,6 +89,41 @@ def wrap_members(step: StepFn, *, count: int, how: str = "auto") -> tuple[Callab
       how: what a device does with several: "vmap" (one operation for all), "unroll" (one after the other), or "auto":
         "unroll" on CPU, where convolutions with a kernel a member have a slow gradient, else "vmap".
     """
+    compiled, along = _members(step, count=count, how=how)
+
+    def put(batch: dict) -> dict:
+        return {name: jax.device_put(value, along) for name, value in batch.items()}
+
+    def run(state, batch, key):
+        return compiled(jax.device_put(state, along), batch, key)
+
+    return run, put
+
+
+def compile_members(step: StepFn, state: PyTree, batch: dict[str, Any], key: Any, *, count: int, how: str) -> Any:
+    """Compiles what `wrap_members` runs, from the shapes of one member; see `compile_for` for what comes."""
+    compiled, along = _members(step, count=count, how=how)
+
+    def stacked(value: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((count, *value.shape), value.dtype, sharding=along)
+
+    return compiled.lower(*jax.tree.map(stacked, (state, batch, key))).compile()
+
+
+def memory_limit() -> int | None:
+    """Returns the bytes that a program may take on one of this run's devices, or None where that is not known.
+
+    Of a CPU it is seven tenths of the host's memory, shared by the devices.
+    """
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+        return int(0.7 * whole / jax.local_device_count()) or None
+    return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def _members(step: StepFn, *, count: int, how: str) -> tuple[Any, NamedSharding]:
+    """The jitted step of all members, and how their arrays lie."""
     devices = jax.devices()
     ways = max(n for n in range(1, len(devices) + 1) if count % n == 0)
     mesh = jax.make_mesh((ways,), ("members",), devices=devices[:ways], axis_types=(jax.sharding.AxisType.Auto,))
@@ -108,15 +143,7 @@ def wrap_members(step: StepFn, *, count: int, how: str = "auto") -> tuple[Callab
 
     own = {"vmap": mapped, "unroll": unrolled, "auto": chosen}[how]
     sharded = jax.shard_map(own, mesh=mesh, in_specs=(along, along, along), out_specs=along, check_vma=False)
-    compiled = jax.jit(sharded, donate_argnums=(0,))
-
-    def put(batch: dict) -> dict:
-        return {name: jax.device_put(value, NamedSharding(mesh, along)) for name, value in batch.items()}
-
-    def run(state, batch, key):
-        return compiled(jax.device_put(state, NamedSharding(mesh, along)), batch, key)
-
-    return run, put
+    return jax.jit(sharded, donate_argnums=(0,)), NamedSharding(mesh, along)
 
 
 def _make_mesh(devices: Sequence[Any], spatial: int) -> jax.sharding.Mesh:

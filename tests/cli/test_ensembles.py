@@ -156,6 +156,7 @@ def test_gradient_boosting_adds_to_the_frozen_sum(run):
     assert not np.allclose(kernel(second), kernel(first))
     found = record(folder)["ensemble"]
     scores = [entry["validation"] for entry in found["rounds"]]
+    assert "Each adds to the sum of those before it" in (folder / "report.html").read_text()
     assert found["members"] == [f"member_{int(np.argmax(scores))}"] and len(scores) == 2
     assert (folder / "evaluation" / "certainty.json").exists()
 
@@ -174,7 +175,7 @@ def test_a_soup_keeps_what_helps(run):
     found = record(folder)["ensemble"]
     assert found["combine"] == "greedy" and found["averaged"] == "averaged" and "greedy soup of" in printed
     assert record(folder / "trunk")["config"]["optim"]["schedule"] == "constant"
-    chosen = [kernel(params_of(folder / name)) for name in found["chosen"]]
+    chosen = [kernel(params_of(folder / name)) for name in found["kept"]]
     np.testing.assert_allclose(kernel(params_of(folder / "averaged")), np.mean(chosen, axis=0), atol=1e-7)
 
 

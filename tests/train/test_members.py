@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import toys
 
+from jaxseg import plan
+from jaxseg.cli import together
 from jaxseg.train import parallel
 from jaxseg.train import state as states
 
@@ -64,3 +66,19 @@ def test_one_trace_for_many_steps():
     for number in range(3):
         stacked, _ = run(stacked, put({name: np.stack([v, v]) for name, v in toys.batch(number).items()}), keys)
     assert len(traces) == 1
+
+
+def test_the_compiler_says_what_all_of_them_need(monkeypatch):
+    """More members need more memory; on "auto" what does not fit is refused, which makes the caller train in turn."""
+    step, state = toys.make()
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.asarray(leaf).dtype), toys.batch())
+    peaks = [
+        plan.cost(parallel.compile_members(step, state, shapes, toys.KEY, count=count, how="vmap")).peak
+        for count in (1, 4)
+    ]
+    assert peaks[1] > peaks[0] > 0
+    assert parallel.memory_limit() > 2**30
+    monkeypatch.setattr(parallel, "memory_limit", lambda: 1)
+    together._check_memory(step, state, shapes, toys.KEY, 2, "unroll")  # insisted on
+    with pytest.raises(together.TooLarge, match="2 networks at once need"):
+        together._check_memory(step, state, shapes, toys.KEY, 2, "auto")

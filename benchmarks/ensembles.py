@@ -5,9 +5,9 @@
 
 Every arm is `launch.py` with `--config.ensemble.*`; a small 2D U-Net, its last checkpoint, no flips. STEPS is the
 duration of one network; every ensemble trains 5 STEPS updates in all, and so does the one network that is trained five
-times as long (stacking: twelve trainings of 5/12 STEPS). Dice is the mean over cases and classes of the held-out fold. The difference to the one network is paired: each
-case's Dice is averaged over the seeds first, and the interval is over cases. Finished runs stay, so that the command
-goes on where it stopped.
+times as long (stacking: twelve trainings of 5/12 STEPS). Dice is the mean over cases and classes of the held-out fold.
+The difference to the one network is paired: each case's Dice is averaged over the seeds first, and the interval is over
+cases. Finished runs stay, so that the command goes on where it stopped.
 """
 
 import json

@@ -65,6 +65,7 @@ def cases(arguments: workdir.Arguments, members: Members, prepared: dict[str, An
         cases=len(train_cases),
         rounds=config.ensemble.members,
         shrinkage=config.ensemble.shrinkage,
+        relative=False,  # 1 - Dice has a scale; relative to the worst case a fair first round ends the boosting
         patience=config.ensemble.patience,
         validate=validate,
     )

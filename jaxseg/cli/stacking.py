@@ -15,8 +15,9 @@ from jaxseg.typing import IGNORE
 
 FOLDER = "learner"
 PIXELS = 2000  # of each class, drawn from every training case for the logistic learner
-CROP = {2: 64, 3: 24}  # voxels along each axis of what the convolutional learner is trained on
+CROP = {2: 64, 3: 16}  # voxels along each axis of what the convolutional learner is trained on
 CROPS = 2  # of every training case
+STEPS = 200  # of Adam on all crops
 
 
 def train(
@@ -64,7 +65,7 @@ def _fit(config: ConfigDict, members: Sequence[workdir.Arguments], known: build.
     model = models.create("stacking_conv", ndim=ndim, num_classes=classes)
     pictures, maps = (np.stack(part) for part in zip(*crops))
     params = ensemble.fit_conv(
-        jax.random.key(config.seed), pictures, maps, num_classes=classes, ndim=ndim, initial=logistic
+        jax.random.key(config.seed), pictures, maps, num_classes=classes, ndim=ndim, initial=logistic, steps=STEPS
     )
     return {"model": model, "params": params, "shares": shares, "channels": features.shape[1]}
 

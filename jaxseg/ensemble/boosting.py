@@ -62,19 +62,29 @@ class Boosted(NamedTuple):
     history: tuple[Record, ...]
 
 
-def adaboost_r2(weights: Float[np.ndarray, "N"], losses: Float[np.ndarray, "N"], *, shrinkage: float = 1.0) -> Round:
+def adaboost_r2(
+    weights: Float[np.ndarray, "N"],
+    losses: Float[np.ndarray, "N"],
+    *,
+    shrinkage: float = 1.0,
+    relative: bool = True,
+) -> Round:
     """One round of AdaBoost.R2 with the linear loss (Drucker 1997, "Improving regressors using boosting techniques").
 
     With e_i = L_i / max L and the weighted error E = sum w_i e_i, b = E / (1 - E): the weights become
     w_i * b^(shrinkage * (1 - e_i)), scaled to sum to 1, and the vote is shrinkage * log(1 / b).
 
-    The losses are relative to the largest, so cases that are all equally bad have E = 1 and stop the boosting.
+    The losses are relative to the largest, so cases that are all equally bad have E = 1 and stop the boosting. That is
+    made for errors without a scale. 1 - Dice has one: without `relative` the losses are taken as they are (e_i = L_i), and
+    boosting goes on while the weighted mean Dice is above 1/2. (A network that does most cases alike, at Dice 0.6 to 0.8
+    say, is stopped at once by the relative rule.)
 
     Args:
       weights: of the cases, not negative; scaled to sum to 1 first.
       losses: of the cases, from 0 to 1, such as 1 - Dice. NaN means not scored: the case stays out of E, and its weight
         is left as it is before the scaling.
       shrinkage: above 0 and at most 1 (the learning rate); 1 is Drucker's.
+      relative: to the largest loss, as Drucker has it.
 
     Returns:
       Round, its weights a distribution. E >= 0.5 stops. E is taken as 1e-6 where it is smaller: the vote is at most
@@ -94,8 +104,9 @@ def adaboost_r2(weights: Float[np.ndarray, "N"], losses: Float[np.ndarray, "N"],
     if (values[scored] < -1e-6).any() or (values[scored] > 1 + 1e-6).any():
         raise UserError(f"losses should lie from 0 to 1, as 1 - Dice does, got {_told(values, shares)}.")
     largest = max(values[scored].max(), 0.0)
-    relative = np.clip(values / largest, 0.0, 1.0) if largest else np.where(scored, 0.0, np.nan)
-    error = float((shares * relative)[scored].sum() / shares[scored].sum())
+    scale = largest if relative and largest else 1.0
+    own = np.clip(values / scale, 0.0, 1.0)  # NaN stays NaN
+    error = float((shares * own)[scored].sum() / shares[scored].sum())
     if error >= 0.5:
         return Round(shares, 0.0, error, True)
     bounded = max(error, SMALLEST_ERROR)
@@ -103,7 +114,7 @@ def adaboost_r2(weights: Float[np.ndarray, "N"], losses: Float[np.ndarray, "N"],
     vote = shrinkage * math.log(1.0 / base)
     if not largest:
         return Round(shares, vote, error, False)
-    raised = shares * np.where(scored, base ** (shrinkage * (1.0 - relative)), 1.0)
+    raised = shares * np.where(scored, base ** (shrinkage * (1.0 - own)), 1.0)
     return Round(raised / raised.sum(), vote, error, False)
 
 
@@ -206,6 +217,7 @@ def boost(
     cases: int,
     rounds: int,
     shrinkage: float = 1.0,
+    relative: bool = True,
     patience: int = 0,
     validate: Callable[[tuple[Any, ...], tuple[float, ...]], float] | None = None,
 ) -> Boosted:
@@ -222,6 +234,7 @@ def boost(
       cases: N.
       rounds: at most so many.
       shrinkage: above 0 and at most 1.
+      relative: see `adaboost_r2`.
       patience: end after so many rounds without a better score; 0 never does. For `validate` only.
       validate: `(members, votes) -> score`, the higher the better, asked after each round; NaN is no better than
         anything. The first of equal scores is the best.
@@ -245,7 +258,7 @@ def boost(
     for number in range(rounds):
         member = fit(number, weights.copy())
         losses = np.asarray(losses_of(member), np.float64)
-        after = adaboost_r2(weights, losses, shrinkage=shrinkage)
+        after = adaboost_r2(weights, losses, shrinkage=shrinkage, relative=relative)
         if after.stop and members:
             history.append(Record(weights, losses, after.vote, after.error, True, math.nan))
             break

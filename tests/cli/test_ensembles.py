@@ -11,12 +11,20 @@ import pytest
 from jaxseg.train import checkpoint
 from jaxseg.transfer import stored
 
-COMMON = (
-    "--config", "configs/unet3d.py:debug", "--config.data.name=msd", "--config.data.patch_size=(8,8,8)",
-    "--config.data.folds=3", "--config.augment=mirror(axes=(2,))", "--config.train.total_steps=4",
-    "--config.train.eval_steps=4", "--config.evaluate.surfaces=False", "--config.evaluate.overlays=1",
-    "--config.optim.lr=0.05",
-)  # fmt: skip
+# A network that traces in a moment, with batch normalisation, so that statistics are carried along too.
+CONFIG = """
+from jaxseg.config import base_config
+from ml_collections import ConfigDict
+
+def get_config():
+    config = base_config()
+    config.data.name, config.data.folds, config.data.patch_size = "msd", 3, (8, 8, 8)
+    config.model = ConfigDict({"name": "pixel_features", "ndim": 3, "features": (4,), "sigmas": (0.7,)})
+    config.augment, config.optim.lr = "mirror(axes=(2,))", 0.05
+    config.train.total_steps, config.train.eval_steps = 4, 4
+    config.evaluate.surfaces, config.evaluate.overlays = False, 1
+    return config
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +37,13 @@ def run(root, tmp_path_factory):
     """Returns `(kind, *flags) -> (workdir, what was printed)`; all runs share the prepared data."""
     place = tmp_path_factory.mktemp("ensembles")
 
+    (place / "tiny.py").write_text(CONFIG)
+
     def launch(name, *flags, status=0):
         options = [f"--config.ensemble.{flag}" if not flag.startswith("--") else flag for flag in flags]
         done = clinic.launch(
-            *COMMON, f"--config.data.root={root}", f"--config.data.store={place / 'prepared'}", *options,
-            f"--workdir={place / name}",
+            "--config", place / "tiny.py", f"--config.data.root={root}", f"--config.data.store={place / 'prepared'}",
+            *options, f"--workdir={place / name}",
         )  # fmt: skip
         assert done.returncode == status, done.stdout + done.stderr
         assert status or not done.stderr, done.stderr
@@ -180,7 +190,7 @@ def test_a_soup_keeps_what_helps(run):
 
 
 def test_stacking_never_sees_what_it_is_judged_by(run):
-    flags = ("kind=stacking", "folds=2", "networks=('unet(features=(4,8))','pixel_features(features=(4,))')")
+    flags = ("kind=stacking", "folds=2", "networks=('pixel_features(features=(4,),sigmas=(0.7,))','logistic')")
     folder, printed = run("stacking", *flags)
     whole = record(folder)["split"]
     seen = []

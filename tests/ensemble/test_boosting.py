@@ -307,3 +307,15 @@ def test_driver_refuses(changes):
 
     with pytest.raises(UserError, match=r"patience|shrinkage"):
         ensemble.boost(fit, fit, **{"cases": 2, "rounds": 2, **changes})
+
+
+def test_losses_with_a_scale_of_their_own_are_taken_as_they_are():
+    """Dice 0.8, 0.6 and 0.7: relative to the worst, E = 0.75 would stop; by themselves E = 0.3."""
+    weights, losses = np.full(3, 1 / 3), np.array([0.2, 0.4, 0.3])
+    assert ensemble.adaboost_r2(weights, losses).stop
+    after = ensemble.adaboost_r2(weights, losses, relative=False)
+    base = 0.3 / 0.7
+    assert not after.stop and after.error == pytest.approx(0.3) and after.vote == pytest.approx(-np.log(base))
+    expected = base ** np.array([0.8, 0.6, 0.7])
+    np.testing.assert_allclose(after.weights, expected / expected.sum())
+    assert ensemble.adaboost_r2(weights, np.full(3, 0.6), relative=False).stop

@@ -75,9 +75,9 @@ def adaboost_r2(
     w_i * b^(shrinkage * (1 - e_i)), scaled to sum to 1, and the vote is shrinkage * log(1 / b).
 
     The losses are relative to the largest, so cases that are all equally bad have E = 1 and stop the boosting. That is
-    made for errors without a scale. 1 - Dice has one: without `relative` the losses are taken as they are (e_i = L_i), and
-    boosting goes on while the weighted mean Dice is above 1/2. (A network that does most cases alike, at Dice 0.6 to 0.8
-    say, is stopped at once by the relative rule.)
+    made for errors without a scale. 1 - Dice has one: without `relative` the losses are taken as they are, e_i = L_i,
+    and boosting goes on while the weighted mean Dice is above 1/2. (The relative rule stops at once where a network
+    does most cases alike, at a Dice of 0.6 to 0.8, say.)
 
     Args:
       weights: of the cases, not negative; scaled to sum to 1 first.

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import paths, transfer
+from jaxseg import paths, transfer, validation
 from jaxseg.cli import workdir
 from jaxseg.train import checkpoint
 from jaxseg.train import state as states
@@ -22,6 +22,7 @@ def read(config: ConfigDict) -> dict[str, Any] | None:
     Raises:
       UserError: it is not there, cannot be read, or is a file without `init.source`.
     """
+    validation.complete_init(config)
     if config.init.path is None:
         return None
     path, source = paths.path(config.init.path), config.init.source
@@ -47,6 +48,7 @@ def fill(config: ConfigDict, state: states.State, variables: dict[str, Any]) -> 
       UserError: a shape differs, or nothing fits.
     """
     target = {"params": state.params[GROUP], **state.extra[GROUP]}
+    validation.complete_init(config)
     options = {name: config.init[name] for name in ("skip", "stem", "inflate")}
     merged = transfer.merge(jax.tree.map(np.asarray, target), variables, **options)
     params = dict(merged.variables)

@@ -1,13 +1,19 @@
 """Weights from elsewhere through the commands: convert, start from them, freeze, go on from another run."""
 
+import importlib.util
 import json
 
 import clinic
+import jax
 import numpy as np
 import pytest
 
+from jaxseg import validation
+from jaxseg.cli import build, initial
 from jaxseg.train import checkpoint
+from jaxseg.train import state as states
 from jaxseg.transfer import stored, torch_layout
+from jaxseg.typing import UserError
 
 CONFIG = """
 from jaxseg.config import base_config, parse_arg
@@ -28,6 +34,7 @@ def get_config(arg=None):
     if arg.init:
         config.init.path = arg.init
     config.init.skip, config.optim.freeze = arg.skip, arg.freeze
+    {init}
     return config
 """
 
@@ -37,7 +44,7 @@ def place(tmp_path_factory, golden, seeded):
     """A data set, a config, and nnU-Net weights of that network, converted."""
     folder = tmp_path_factory.mktemp("transfer")
     clinic.msd(folder / "data")
-    (folder / "experiment.py").write_text(CONFIG.format(root=str(folder / "data")))
+    (folder / "experiment.py").write_text(CONFIG.format(root=str(folder / "data"), init=""))
     weights = seeded.state_dict(json.loads((golden / "nnunet_plain_3d.json").read_text()))
     np.savez(folder / "weights.npz", **weights)
     done = clinic.launch(
@@ -47,6 +54,49 @@ def place(tmp_path_factory, golden, seeded):
     assert done.returncode == 0, done.stderr
     assert "UNet with" in done.stdout and "use it with init.path" in done.stdout
     return folder
+
+
+def config_of(place, name, **init):
+    """A config file that sets `config.init = dict(...)` whole, as loaded and locked by the command line."""
+    path = place / f"{name}.py"
+    path.write_text(CONFIG.format(root=str(place / "data"), init=f"config.init = dict(**{init!r})"))
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.lock()
+    return path, config
+
+
+@pytest.mark.parametrize("skip", ["^head", ("^head", "/bias$"), ["^head", "/bias$"]])
+def test_init_as_one_dict_with_a_pattern_or_several(place, skip):
+    source = {"source": "nnunet:PlainConvUNet", "fields": {"strides": (1, (1, 2, 2), 2)}}
+    _, config = config_of(place, "whole", path=str(place / "weights.npz"), skip=skip, **source)
+    validation.validate(config)
+    assert config.is_locked and (config.init.stem, config.init.inflate) == ("sum", "centre")
+    known = build.Facts(("MRI",), ("background", "shell", "core"), (0, 1, 2), (), None, None)
+    image = np.zeros((1, 8, 8, 8, 1), np.float32)
+    zeros = jax.eval_shape(build.task(config, known).init, jax.random.key(0), image)
+    params, extra = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), zeros)
+    state = states.State(np.int32(0), np.int32(1), params, extra, {}, {})
+    filled, merged = initial.fill(config, state, initial.read(config))
+    biases = not isinstance(skip, str)
+    for path, array in torch_layout.leaves(filled.params):
+        skipped = path[1].startswith("head") or (biases and path[-1] == "bias")
+        assert ("/".join(path[1:]) in merged.fresh) == skipped != bool(np.abs(array).sum()), path
+    assert merged.copied and not merged.unused
+
+
+def test_a_wrong_init_is_told_by_field(place):
+    path, config = config_of(place, "wrong", path="x", skip=["^head", "("], paht="y")
+    with pytest.raises(UserError, match=r"init\.skip\[1\] is not a regular.*init has no field paht; "):
+        validation.validate(config)
+    done = clinic.launch("--mode=train", f"--config={path}", f"--workdir={place / 'wrong_run'}")
+    assert done.returncode == 2 and "init.skip[1] is not a regular expression" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    _, config = config_of(place, "number", path="x", skip=[3])
+    with pytest.raises(UserError, match=r"init\.skip\[0\] must be a pattern, got 3"):
+        validation.validate(config)
 
 
 def train(place, name, *more, **arguments):

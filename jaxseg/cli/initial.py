@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import paths, transfer, validation
+from jaxseg import models, paths, transfer, validation
 from jaxseg.cli import workdir
 from jaxseg.train import checkpoint
 from jaxseg.train import state as states
@@ -50,11 +50,23 @@ def fill(config: ConfigDict, state: states.State, variables: dict[str, Any]) -> 
     target = {"params": state.params[GROUP], **state.extra[GROUP]}
     validation.complete_init(config)
     options = {name: config.init[name] for name in ("skip", "stem", "inflate")}
+    options["stem_layer"] = config.init.get("stem_layer", "")
+    if any(leaf.ndim == 5 for leaf in jax.tree.leaves(target["params"])):
+        options["strides"] = _transposed_strides(config)
     merged = transfer.merge(jax.tree.map(np.asarray, target), variables, **options)
     params = dict(merged.variables)
     own = params.pop("params")
     filled = states.with_variables(state, {**state.params, GROUP: own}, {**state.extra, GROUP: params})
     return filled, merged
+
+
+def _transposed_strides(config: ConfigDict) -> dict[str, tuple[int, ...]]:
+    """Strides do not depend on the data, so neither classes nor channels need be its own; 64 has any groups of them."""
+    fields = {**config.model.to_dict(), "num_classes": 64}
+    model = models.create(fields.pop("name"), **fields)
+    steps = models.divisor(model)
+    patch = (size or 2 * step for size, step in zip(config.data.patch_size, steps))
+    return models.transposed_strides(model, (1, *patch, 1))
 
 
 def _of_run(folder: paths.Path) -> dict[str, Any]:

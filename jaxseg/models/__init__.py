@@ -8,7 +8,10 @@ from typing import Any
 import flax.linen as nn
 
 from jaxseg import registry
+from jaxseg.models.traced import input_channels, transposed_strides
 from jaxseg.typing import UserError
+
+__all__ = ["create", "describe", "divisor", "input_channels", "names", "transposed_strides"]
 
 MODELS = {
     "attention_unet": "jaxseg.models.unet:attention_unet",

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg import validation
+from jaxseg import models, validation
 from jaxseg.cli import build, initial
 from jaxseg.train import checkpoint
 from jaxseg.train import state as states
@@ -74,17 +74,36 @@ def test_init_as_one_dict_with_a_pattern_or_several(place, skip):
     _, config = config_of(place, "whole", path=str(place / "weights.npz"), skip=skip, **source)
     validation.validate(config)
     assert config.is_locked and (config.init.stem, config.init.inflate) == ("sum", "centre")
-    known = build.Facts(("MRI",), ("background", "shell", "core"), (0, 1, 2), (), None, None)
-    image = np.zeros((1, 8, 8, 8, 1), np.float32)
-    zeros = jax.eval_shape(build.task(config, known).init, jax.random.key(0), image)
-    params, extra = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), zeros)
-    state = states.State(np.int32(0), np.int32(1), params, extra, {}, {})
-    filled, merged = initial.fill(config, state, initial.read(config))
+    filled, merged = initial.fill(config, zero_state(config), initial.read(config))
     biases = not isinstance(skip, str)
     for path, array in torch_layout.leaves(filled.params):
         skipped = path[1].startswith("head") or (biases and path[-1] == "bias")
         assert ("/".join(path[1:]) in merged.fresh) == skipped != bool(np.abs(array).sum()), path
     assert merged.copied and not merged.unused
+
+
+def zero_state(config):
+    """A state of zeros for the config's network, nothing compiled."""
+    known = build.Facts(("MRI",), ("background", "shell", "core"), (0, 1, 2), (), None, None)
+    image = np.zeros((1, *config.data.patch_size, 1), np.float32)
+    shapes = jax.eval_shape(build.task(config, known).init, jax.random.key(0), image)
+    params, extra = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return states.State(np.int32(0), np.int32(1), params, extra, {}, {})
+
+
+def test_flat_weights_meet_the_strides_of_the_config(place):
+    _, config = config_of(place, "inflated", inflate="mean")
+    with config.unlocked():
+        config.model = {"name": "residual_unet", "ndim": 3, "features": (4, 8), "strides": (2,), "norm": "batch"}
+    flat = models.create("residual_unet", features=(4, 8), strides=(2,), norm="batch", num_classes=3)
+    shapes = jax.eval_shape(flat.init, jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32))
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    filled, merged = initial.fill(config, zero_state(config), ones)
+    kernel = filled.params["model"]["decoder_0_up"]["conv"]["kernel"]
+    assert "decoder_0_up/conv/kernel" in merged.adapted
+    np.testing.assert_allclose(kernel[:, 0, 0, 0, 0], [0.5, 1, 0.5])
+    kernel = filled.params["model"]["encoder_0"]["unit_1"]["conv"]["kernel"]
+    np.testing.assert_allclose(kernel[:, 0, 0, 0, 0], [1 / 3] * 3)
 
 
 def test_a_wrong_init_is_told_by_field(place):

@@ -64,9 +64,7 @@ def _transposed_strides(config: ConfigDict) -> dict[str, tuple[int, ...]]:
     """Strides do not depend on the data, so neither classes nor channels need be its own; 64 has any groups of them."""
     fields = {**config.model.to_dict(), "num_classes": 64}
     model = models.create(fields.pop("name"), **fields)
-    steps = models.divisor(model)
-    patch = (size or 2 * step for size, step in zip(config.data.patch_size, steps))
-    return models.transposed_strides(model, (1, *patch, 1))
+    return models.transposed_strides(model, (1, *config.data.patch_size, 1))
 
 
 def _of_run(folder: paths.Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def input_channels(model: nn.Module, variables: Mapping[str, Any]) -> int:
         image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
         try:
             jax.eval_shape(model.apply, variables, image)
-        except (flax.errors.ScopeParamShapeError, ValueError, TypeError):
+        except (flax.errors.FlaxError, ValueError, TypeError):
             continue
         return channels
     raise UserError(

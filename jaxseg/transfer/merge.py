@@ -107,7 +107,8 @@ def merge(
     if wrong:
         raise UserError(
             f"{len(wrong)} arrays do not fit (stored shape for the model's): {torch_layout.some(wrong)}; leave them "
-            f'out with init.skip, such as "^{wrong[0].split("/")[0]}", or give the model the same fields.'
+            f'out with init.skip, such as "^{wrong[0].split("/")[0]}", give the model the same fields, or name with '
+            "init.stem_layer the layers that read the image."
         )
     if not copied and not adapted:
         raise UserError(

@@ -7,9 +7,10 @@ import clinic
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from jaxseg import models, validation
-from jaxseg.cli import build, initial
+from jaxseg.cli import build, convert, initial, workdir
 from jaxseg.train import checkpoint
 from jaxseg.train import state as states
 from jaxseg.transfer import stored, torch_layout
@@ -106,6 +107,19 @@ def test_flat_weights_meet_the_strides_of_the_config(place):
     np.testing.assert_allclose(kernel[:, 0, 0, 0, 0], [1 / 3] * 3)
 
 
+def test_a_foreign_first_layer_is_named_in_the_config(place):
+    _, config = config_of(place, "foreign", path="anywhere", stem_layer="^conv_0/")
+    with config.unlocked():
+        config.model = {"name": "docs.examples.foreign_networks:MeshNet", "dilations": (1,)}
+    validation.validate(config)
+    state = zero_state(config)
+    weights = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), {"params": state.params["model"]})
+    weights["params"]["conv_0"]["kernel"] = np.ones((3, 3, 3, 4, 5), np.float32)
+    filled, merged = initial.fill(config, state, weights)
+    assert merged.adapted == ("conv_0/kernel",)
+    assert np.unique(filled.params["model"]["conv_0"]["kernel"]).tolist() == [4]
+
+
 def test_a_wrong_init_is_told_by_field(place):
     path, config = config_of(place, "wrong", path="x", skip=["^head", "("], paht="y")
     with pytest.raises(UserError, match=r"init\.skip\[1\] is not a regular.*init has no field paht; "):
@@ -177,22 +191,39 @@ def test_what_is_wrong_is_one_sentence(place, arguments, message):
     assert not list((place / "refused").glob("checkpoints/*"))
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_convert_records_the_channels_of_any_layout(tmp_path, channels):
+    """TensorFlow.js keeps kernels as depth, rows, columns, input, output; MeshNet reads one channel."""
+    widths = (channels, 5, 5)
+    arrays = {f"conv_{i}/kernel": np.ones((3, 3, 3, width, 5), np.float32) for i, width in enumerate(widths)}
+    arrays |= {f"conv_{i}/bias": np.ones(5, np.float32) for i in range(3)}
+    arrays |= {"head/kernel": np.ones((1, 1, 1, 5, 3), np.float32), "head/bias": np.ones(3, np.float32)}
+    np.savez(tmp_path / "meshnet.npz", **arrays)
+    source = "docs.examples.foreign_networks:meshnet"
+    asked = workdir.Arguments(
+        ConfigDict(), tmp_path, (str(tmp_path / "meshnet.npz"),), str(tmp_path / "new"), None, False,
+        source=source, fields=("dilations=(1,2,1)",),
+    )  # fmt: skip
+    convert.convert(asked)
+    assert json.loads((tmp_path / "new" / stored.MODEL).read_text())["in_channels"] == channels
+
+
 def test_convert_refuses_what_does_not_fit(place):
-    def convert(*flags):
+    def convert_with(*flags):
         done = clinic.launch("--mode=convert", *flags)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stdout + done.stderr
         return done.stderr
 
     file, new = f"--input={place / 'weights.npz'}", f"--output={place / 'new'}"
-    assert "needs --input FILE, --output DIR and --source" in convert(file, new)
-    assert "There is no source of weights named 'x:y'" in convert(file, new, "--source=x:y")
-    assert "needs strides" in convert(file, new, "--source=nnunet:PlainConvUNet")
-    assert "NAME=VALUE" in convert(file, new, "--source=nnunet:PlainConvUNet", "--field=strides")
-    assert "missing conv1.weight" in convert(file, new, "--source=torchvision:resnet18")
-    assert "There is no file" in convert("--input=nowhere.pth", new, "--source=torchvision:resnet18")
+    assert "needs --input FILE, --output DIR and --source" in convert_with(file, new)
+    assert "There is no source of weights named 'x:y'" in convert_with(file, new, "--source=x:y")
+    assert "needs strides" in convert_with(file, new, "--source=nnunet:PlainConvUNet")
+    assert "NAME=VALUE" in convert_with(file, new, "--source=nnunet:PlainConvUNet", "--field=strides")
+    assert "missing conv1.weight" in convert_with(file, new, "--source=torchvision:resnet18")
+    assert "There is no file" in convert_with("--input=nowhere.pth", new, "--source=torchvision:resnet18")
     full = f"--output={place / 'converted'}"
     strides = ("--source=nnunet:PlainConvUNet", "--field=strides=(1,(1,2,2),2)")
-    assert "is not empty; name a new folder" in convert(file, full, *strides)
+    assert "is not empty; name a new folder" in convert_with(file, full, *strides)
     assert not (place / "new").exists()
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from docs.examples import foreign_networks
 from jaxseg import losses, models, tasks, transfer
 from jaxseg.transfer import stored, torch_layout
 from jaxseg.typing import UserError
@@ -31,6 +32,44 @@ def test_grey_stem_equals_the_grey_image_repeated():
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def test_vnet_is_not_robbed_of_the_layer_that_reads_the_image():
+    fields = {"ndim": 2, "features": (4, 8), "encoder_convs": (1, 1), "decoder_convs": (1,)}
+    tiling, plain = (models.create("vnet", tile_image=tile, **fields) for tile in (True, False))
+    shapes = [
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, channels)))
+        for model, channels in ((tiling, 3), (tiling, 1), (plain, 1))
+    ]
+    source, tiled, convolved = (random_like(tree) for tree in shapes)
+    with pytest.raises(UserError, match=r"through encoder_0_skip/conv/bias, which .* give it model\.tile_image=False"):
+        transfer.merge(tiled, source)
+    merged = transfer.merge(tiled, source, skip="^encoder_0_skip")
+    assert "encoder_0_skip/conv/kernel" in merged.unused
+    merged = transfer.merge(convolved, source)
+    assert set(merged.adapted) == {"encoder_0_conv_0/conv/kernel", "encoder_0_skip/conv/kernel"}
+    image = jax.random.normal(jax.random.key(2), (1, 8, 8, 1))
+    ours, _ = jax.jit(plain.apply)(merged.variables, image)
+    theirs, _ = jax.jit(tiling.apply)(source, jnp.repeat(image, 3, axis=-1))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_foreign_network_names_the_layer_that_reads_the_image():
+    model = foreign_networks.MeshNet(dilations=(1,))
+    source, target = (
+        random_like(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 5, 6, channels))))
+        for channels in (1, 2)
+    )
+    assert models.input_channels(model, source) == 1 and models.input_channels(model, target) == 2
+    with pytest.raises(UserError, match=r"conv_0/kernel \(3, 3, 3, 1, 5\) for \(3, 3, 3, 2, 5\).*init\.stem_layer"):
+        transfer.merge(target, source)
+    merged = transfer.merge(target, source, stem_layer="^conv_0/")
+    assert merged.adapted == ("conv_0/kernel",) and not merged.fresh
+    image = jax.random.normal(jax.random.key(2), (1, 4, 5, 6, 1))
+    ours, _ = model.apply(merged.variables, jnp.repeat(image, 2, axis=-1))
+    np.testing.assert_allclose(ours, model.apply(source, image)[0], atol=1e-5)
+    with pytest.raises(UserError, match=r"init\.stem_layer '\(' is not a regular expression"):
+        transfer.merge(target, source, stem_layer="(")
+
+
 def test_channels_by_hand():
     kernel = np.arange(6.0).reshape(1, 1, 3, 2)  # three channels in: (0, 1), (2, 3), (4, 5)
     assert transfer.adapt_channels(kernel, 1).ravel().tolist() == [6, 9]
@@ -47,7 +86,7 @@ def random_like(tree, seed=0):
 
     def leaf(path, x):
         values = draw.normal(size=x.shape) / np.sqrt(np.prod(x.shape[:-1]))
-        return (np.abs(values) + 0.5 if path[-1].key == "var" else values).astype(np.float32)
+        return jnp.asarray(np.abs(values) + 0.5 if path[-1].key == "var" else values, jnp.float32)
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
 

@@ -70,6 +70,20 @@ def test_a_foreign_network_names_the_layer_that_reads_the_image():
         transfer.merge(target, source, stem_layer="(")
 
 
+def test_names_that_do_not_match_come_with_their_shapes():
+    expected = {"params": {"conv": {"kernel": np.zeros((3, 3, 1, 2)), "bias": np.zeros(2)}}}
+    with pytest.raises(
+        UserError, match=r"missing conv\.kernel \(3, 3, 1, 2\) \(in our .*; unused other \(2, 1, 5, 5\); "
+    ):
+        torch_layout.fill(
+            expected,
+            {"conv.bias": np.zeros(2), "other": np.zeros((2, 1, 5, 5))},
+            name_of=lambda path: ".".join(path[1:]),
+            layout_of=torch_layout.layout,
+            source="theirs",
+        )
+
+
 def test_channels_by_hand():
     kernel = np.arange(6.0).reshape(1, 1, 3, 2)  # three channels in: (0, 1), (2, 3), (4, 5)
     assert transfer.adapt_channels(kernel, 1).ravel().tolist() == [6, 9]

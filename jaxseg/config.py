@@ -52,6 +52,7 @@ def base_config() -> ConfigDict:
             "source": optional(str),  # whose names a file of weights has, such as torchvision:resnet18
             "fields": ConfigDict(),  # of that network, where the file does not show them, such as encoder
             "skip": "",  # pattern of parameters that start fresh: ^head (all but it), ^(?!backbone) (encoder only)
+            "stem_layer": "",  # pattern of the first layer's path, where it is not one of our own networks
             "stem": "sum",  # how the first layer is adapted to other channels: sum, repeat
             "inflate": "centre",  # how 2D weights become 3D: centre, mean
         }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from jaxseg import space
-from jaxseg.config import flat
+from jaxseg.config import base_config, flat
 from jaxseg.typing import UserError
 
 UNCERTAINTY = ("entropy", "mutual_information", "disagreement")
@@ -14,10 +14,24 @@ TOGETHER = ("seeds", "bagging", "soup")  # kinds of ensembles whose members can 
 
 
 def validate(config: ConfigDict) -> None:
-    """Raises one UserError that lists every problem of the config, each with its field and the fix."""
+    """Raises one UserError that lists every problem of the config, each with its field and the fix.
+
+    Fields that `config.init` lacks are added first (see `complete_init`).
+    """
+    complete_init(config)
     problems = list(_problems(config))
     if problems:
         raise UserError("The config cannot be run: " + " ".join(f"({n}) {text}" for n, text in enumerate(problems, 1)))
+
+
+def complete_init(config: ConfigDict) -> None:
+    """Gives `config.init` the defaults of what it lacks, in place: `config.init = dict(path=...)` is a whole one."""
+    with config.unlocked():
+        if config.init is None:
+            config.init = ConfigDict()
+        for name, value in base_config().init.items():
+            if name not in config.init:
+                config.init[name] = value
 
 
 def _problems(config: ConfigDict) -> Iterator[str]:
@@ -54,13 +68,20 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     yield from _process_problems(config.parallel)
     yield from _pattern_problems(config)
     yield from _instance_problems(config, ndim)
-    if config.init.path is None and (config.init.source is not None or config.init.skip):
-        yield "init.source and init.skip say how to read init.path, which is not set."
-    for field, known in (("stem", ("sum", "repeat")), ("inflate", ("centre", "mean"))):
-        if config.init[field] not in known:
-            yield f"init.{field} must be {' or '.join(known)}, got {config.init[field]!r}."
+    yield from _init_problems(config.init)
     yield from _tune_problems(config)
     yield from _ensemble_problems(config)
+
+
+def _init_problems(init: ConfigDict) -> Iterator[str]:
+    known_fields = tuple(base_config().init)
+    if unknown := sorted(set(init) - set(known_fields)):
+        yield f"init has no field {', '.join(unknown)}; its fields: {', '.join(known_fields)}."
+    if init.path is None and (init.source is not None or init.skip):
+        yield "init.source and init.skip say how to read init.path, which is not set."
+    for field, known in (("stem", ("sum", "repeat")), ("inflate", ("centre", "mean"))):
+        if init[field] not in known:
+            yield f"init.{field} must be {' or '.join(known)}, got {init[field]!r}."
 
 
 def _process_problems(parallel: ConfigDict) -> Iterator[str]:
@@ -112,13 +133,21 @@ def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
 
 def _pattern_problems(config: ConfigDict) -> Iterator[str]:
     patterns = {"optim.no_decay": config.optim.no_decay, "optim.freeze": config.optim.freeze}
-    patterns["init.skip"] = config.init.skip
+    for field in ("skip", "stem_layer"):
+        texts = config.init.get(field, "")
+        if isinstance(texts, list | tuple):
+            patterns.update({f"init.{field}[{place}]": text for place, text in enumerate(texts)})
+        else:
+            patterns[f"init.{field}"] = texts
     for pair in config.optim.lr_factors:
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[1], float | int)):
             yield f"optim.lr_factors takes pairs such as (('^backbone', 0.1),), got {pair!r}."
         else:
             patterns[f"optim.lr_factors {pair[0]!r}"] = pair[0]
     for field, pattern in patterns.items():
+        if not isinstance(pattern, str):
+            yield f"{field} must be a pattern, got {pattern!r}."
+            continue
         try:
             re.compile(pattern)
         except re.error as error:

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg import losses, models, tasks
+from jaxseg import losses, models, tasks, transfer
 from jaxseg.models.classifier import Classifier
+from jaxseg.transfer import torch_layout
 
 RESNET = {"blocks": (1, 1, 1, 1), "width": 4}
 ON_RESNET = {"backbone": "resnet18", "backbone_fields": RESNET}
@@ -106,3 +107,35 @@ def test_bfloat16_compute_keeps_float32_parameters(variant):
     assert logits.dtype == jnp.float32 and np.isfinite(logits).all()
     stored = jax.eval_shape(lambda key: model.init(key, image, train=False), jax.random.key(0))
     assert {leaf.dtype for leaf in jax.tree.leaves(stored)} == {jnp.dtype("float32")}
+
+
+BOXES = {
+    "backbone": "resnet18", "backbone_fields": RESNET, "features": 4, "anchor_sizes": (8, 16, 32, 64, 128)
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, fields", [*VARIANTS, ("mask_rcnn", BOXES)])
+def test_weights_meet_images_of_other_channels(name, fields):
+    """Every first layer is adapted, nothing else, and equal channels are answered as before: the kernels' sums stay."""
+    if name.endswith("vnet"):
+        fields = {**fields, "tile_image": False}  # else its first layers depend on the number of channels
+    model = models.create(name, num_classes=CLASSES, **fields)
+    draw = np.random.default_rng(0)
+
+    def variables(channels):
+        image = jax.ShapeDtypeStruct((1, *(32,) * fields.get("ndim", 2), channels), jnp.float32)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+        return jax.tree.map(lambda x: draw.normal(size=x.shape).astype(np.float32), shapes)
+
+    source = variables(3)
+    assert models.input_channels(model, source) == 3
+    for channels in (1, 4):
+        merged = transfer.merge(variables(channels), source)
+        before, after = dict(torch_layout.leaves(source)), dict(torch_layout.leaves(merged.variables))
+        differing = {path for path in before if before[path].shape != after[path].shape}
+        assert differing and {"/".join(path[1:]) for path in differing} == set(merged.adapted)
+        assert not merged.fresh and not merged.unused
+        for path in differing:
+            assert after[path].shape[-2] == channels
+            np.testing.assert_allclose(after[path].sum(-2), before[path].sum(-2), atol=1e-5)
+        source = merged.variables

@@ -5,7 +5,7 @@ import math
 import jax
 
 from jaxseg import config as configs
-from jaxseg import transfer
+from jaxseg import models, transfer
 from jaxseg.cli import nnunet, workdir
 from jaxseg.transfer import stored
 from jaxseg.typing import UserError
@@ -29,8 +29,7 @@ def convert(arguments: workdir.Arguments) -> None:
         return
     weights = transfer.read_weights(arguments.inputs[0])
     model, variables = transfer.from_torch(weights, arguments.source, **fields)
-    # The convolution that reads the image comes first in every source's file.
-    channels = next(array.shape[1] for array in weights.values() if array.ndim >= 4)
+    channels = models.input_channels(model, variables)  # the file's own layout depends on who wrote it
     stored.save(arguments.output, model, variables, source=arguments.source, in_channels=channels)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
     print(f"{type(model).__name__} with {count:,} parameters in {arguments.output}; use it with init.path")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import paths, transfer
+from jaxseg import models, paths, transfer, validation
 from jaxseg.cli import workdir
 from jaxseg.train import checkpoint
 from jaxseg.train import state as states
@@ -22,6 +22,7 @@ def read(config: ConfigDict) -> dict[str, Any] | None:
     Raises:
       UserError: it is not there, cannot be read, or is a file without `init.source`.
     """
+    validation.complete_init(config)
     if config.init.path is None:
         return None
     path, source = paths.path(config.init.path), config.init.source
@@ -47,12 +48,22 @@ def fill(config: ConfigDict, state: states.State, variables: dict[str, Any]) -> 
       UserError: a shape differs, or nothing fits.
     """
     target = {"params": state.params[GROUP], **state.extra[GROUP]}
-    options = {name: config.init[name] for name in ("skip", "stem", "inflate")}
+    validation.complete_init(config)
+    options = {name: config.init[name] for name in ("skip", "stem", "stem_layer", "inflate")}
+    if any(leaf.ndim == 5 for leaf in jax.tree.leaves(target["params"])):
+        options["strides"] = _transposed_strides(config)
     merged = transfer.merge(jax.tree.map(np.asarray, target), variables, **options)
     params = dict(merged.variables)
     own = params.pop("params")
     filled = states.with_variables(state, {**state.params, GROUP: own}, {**state.extra, GROUP: params})
     return filled, merged
+
+
+def _transposed_strides(config: ConfigDict) -> dict[str, tuple[int, ...]]:
+    """Strides do not depend on the data, so neither classes nor channels need be its own; 64 has any groups of them."""
+    fields = {**config.model.to_dict(), "num_classes": 64}
+    model = models.create(fields.pop("name"), **fields)
+    return models.transposed_strides(model, (1, *config.data.patch_size, 1))
 
 
 def _of_run(folder: paths.Path) -> dict[str, Any]:

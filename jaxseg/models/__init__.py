@@ -8,7 +8,11 @@ from typing import Any
 import flax.linen as nn
 
 from jaxseg import registry
+from jaxseg.models import backbones
+from jaxseg.models.traced import input_channels, transposed_strides
 from jaxseg.typing import UserError
+
+__all__ = ["create", "describe", "divisor", "input_channels", "names", "transposed_strides"]
 
 MODELS = {
     "attention_unet": "jaxseg.models.unet:attention_unet",
@@ -48,7 +52,7 @@ def create(name: str, **fields: Any) -> nn.Module:
     "resnet18", "unet" is a U-Net on that backbone.
 
     Raises:
-      UserError: there is no such network, or it has no such field (its fields are listed).
+      UserError: there is no such network, or it or its backbone has no such field (the fields are listed).
     """
     table = {**MODELS, **ON_BACKBONE} if fields.get("encoder") else MODELS
     maker = registry.resolve(name, table, kind="model")
@@ -58,7 +62,10 @@ def create(name: str, **fields: Any) -> nn.Module:
         unknown = sorted(set(fields) - set(known))
         if unknown:
             raise UserError(f"The model {name!r} has no field {', '.join(unknown)}; its fields: {', '.join(known)}.")
-    return maker(**{field: _frozen(value) for field, value in fields.items()})
+    model = maker(**{field: _frozen(value) for field, value in fields.items()})
+    if name in table:
+        _check_backbone(model)
+    return model
 
 
 def describe(model: nn.Module) -> tuple[str, dict[str, Any]]:
@@ -82,6 +89,16 @@ def describe(model: nn.Module) -> tuple[str, dict[str, Any]]:
 def divisor(model: nn.Module) -> tuple[int, ...]:
     """What the input's size must be divisible by, one number a spatial axis (ones where the model asks for nothing)."""
     return tuple(getattr(model, "divisor", (1,) * getattr(model, "ndim", 2)))
+
+
+def _check_backbone(model: nn.Module) -> None:
+    """Before anything is traced: a field that another backbone has may mean something else, or nothing, here."""
+    for field, options in (("backbone", "backbone_fields"), ("encoder", "encoder_fields")):
+        if isinstance(chosen := getattr(model, field, None), str):
+            own = getattr(model, options)
+            # A network's default fields belong to its default backbone; the network leaves them out of others.
+            default = next(item.default for item in dataclasses.fields(model) if item.name == options)
+            backbones.check_fields(chosen, () if own == default else dict(own))
 
 
 def _frozen(value: Any) -> Any:

@@ -15,6 +15,8 @@ from jaxseg import ops
 from jaxseg.models import backbones, layers
 
 RATES = {32: (3, 6, 9), 16: (6, 12, 18), 8: (12, 24, 36)}  # by output stride, so that the field of view stays
+# The dialect of torchvision's two networks; backbones other than ResNets have no such field and do without.
+TORCHVISION = (("first_keeps_dilation", True),)
 
 
 class AtrousPyramid(nn.Module):
@@ -150,7 +152,7 @@ class DeepLabV3(nn.Module):
     features: int = 256
     dropout: float = 0.5
     auxiliary: bool = False
-    backbone_fields: tuple[tuple[str, Any], ...] = (("first_keeps_dilation", True),)
+    backbone_fields: tuple[tuple[str, Any], ...] = TORCHVISION
     norm: str = "batch"
     axis_name: str | None = None
     dtype: Any = jnp.float32
@@ -178,7 +180,7 @@ class FCNResNet(nn.Module):
     ndim: int = 2
     output_stride: int = 8
     auxiliary: bool = False
-    backbone_fields: tuple[tuple[str, Any], ...] = (("first_keeps_dilation", True),)
+    backbone_fields: tuple[tuple[str, Any], ...] = TORCHVISION
     norm: str = "batch"
     axis_name: str | None = None
     dtype: Any = jnp.float32
@@ -225,7 +227,11 @@ def _block(network) -> dict[str, Any]:
 
 def _backbone(network) -> nn.Module:
     fields = layers.block_fields(network, ndim=network.ndim, output_stride=network.output_stride)
-    fields |= dict(network.backbone_fields)
+    own = dict(network.backbone_fields)
+    if network.backbone_fields == TORCHVISION:
+        known = backbones.fields_of(network.backbone) or ()
+        own = {name: value for name, value in own.items() if name in known}
+    fields |= own
     return backbones.create(network.backbone, name="backbone", **fields)
 
 

@@ -38,6 +38,8 @@ class VNet(nn.Module):
       norm: after every convolution: "none" as in 2016, "batch", "instance" or "group" (8 groups, but not on the
         `num_classes` channels of the head's first convolution).
       activation: "prelu" (a slope a channel), "prelu_shared", "elu", "relu" or "leaky_relu".
+      tile_image: the finest level adds the image with its channels repeated, where its features are a multiple of them
+        (2016, MONAI); without it, as where they are not, a 1x1x1 convolution `encoder_0_skip` of the image.
       activate_before_add: whether a block's last convolution is activated before the block's input is added, as it is
         after; the finest encoder level never is (MONAI).
       conv_bias: biases in the 5x5x5 and the strided convolutions; the transposed ones and the last always have them.
@@ -54,6 +56,7 @@ class VNet(nn.Module):
     decoder_convs: tuple[int, ...] = (1, 1, 2, 3)
     norm: str = "none"
     activation: str = "prelu"
+    tile_image: bool = True
     activate_before_add: bool = False
     conv_bias: bool = True
     dropout: float = 0.0
@@ -85,7 +88,7 @@ class VNet(nn.Module):
 
     def _encode(self, image: Array, train: bool) -> list[Array]:
         features = self.features[0]
-        if features % image.shape[-1]:
+        if features % image.shape[-1] or not self.tile_image:
             tiled = self._conv(features, 1, "encoder_0_skip", norm="none", activation="none")(image, train)
         else:
             tiled = jnp.tile(image, (1,) * (self.ndim + 1) + (features // image.shape[-1],))

@@ -110,9 +110,12 @@ def fill(
     given = {name for name in state_dict if not name.endswith("num_batches_tracked")}
     missing, unused = sorted(set(names.values()) - given), sorted(given - set(names.values()))
     if missing or unused:
+        shapes = {names[path]: tuple(leaf.shape) for path, leaf in wanted.items()}
+        lacking = [f"{name} {shapes[name]}" for name in missing]
+        left = [f"{name} {np.shape(state_dict[name])}" for name in unused]
         raise UserError(
-            f"The state dict is not that of {source} with these fields: missing {some(missing)}; "
-            f"unused {some(unused)}; give the trained network's fields (features, kernels, strides, convs, blocks)."
+            f"The state dict is not that of {source} with these fields: missing {some(lacking)} (in our layout); "
+            f"unused {some(left)}; give the trained network's fields (features, kernels, strides, convs, blocks)."
         )
     arrays = {path: np.asarray(layout_of(path)(np.asarray(state_dict[name]))) for path, name in names.items()}
     wrong = [

@@ -1,13 +1,20 @@
 """Weights from elsewhere through the commands: convert, start from them, freeze, go on from another run."""
 
+import importlib.util
 import json
 
 import clinic
+import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from jaxseg import models, validation
+from jaxseg.cli import build, convert, initial, workdir
 from jaxseg.train import checkpoint
+from jaxseg.train import state as states
 from jaxseg.transfer import stored, torch_layout
+from jaxseg.typing import UserError
 
 CONFIG = """
 from jaxseg.config import base_config, parse_arg
@@ -28,6 +35,7 @@ def get_config(arg=None):
     if arg.init:
         config.init.path = arg.init
     config.init.skip, config.optim.freeze = arg.skip, arg.freeze
+    {init}
     return config
 """
 
@@ -37,7 +45,7 @@ def place(tmp_path_factory, golden, seeded):
     """A data set, a config, and nnU-Net weights of that network, converted."""
     folder = tmp_path_factory.mktemp("transfer")
     clinic.msd(folder / "data")
-    (folder / "experiment.py").write_text(CONFIG.format(root=str(folder / "data")))
+    (folder / "experiment.py").write_text(CONFIG.format(root=str(folder / "data"), init=""))
     weights = seeded.state_dict(json.loads((golden / "nnunet_plain_3d.json").read_text()))
     np.savez(folder / "weights.npz", **weights)
     done = clinic.launch(
@@ -47,6 +55,81 @@ def place(tmp_path_factory, golden, seeded):
     assert done.returncode == 0, done.stderr
     assert "UNet with" in done.stdout and "use it with init.path" in done.stdout
     return folder
+
+
+def config_of(place, name, **init):
+    """A config file that sets `config.init = dict(...)` whole, as loaded and locked by the command line."""
+    path = place / f"{name}.py"
+    path.write_text(CONFIG.format(root=str(place / "data"), init=f"config.init = dict(**{init!r})"))
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.lock()
+    return path, config
+
+
+@pytest.mark.parametrize("skip", ["^head", ("^head", "/bias$"), ["^head", "/bias$"]])
+def test_init_as_one_dict_with_a_pattern_or_several(place, skip):
+    source = {"source": "nnunet:PlainConvUNet", "fields": {"strides": (1, (1, 2, 2), 2)}}
+    _, config = config_of(place, "whole", path=str(place / "weights.npz"), skip=skip, **source)
+    validation.validate(config)
+    assert config.is_locked and (config.init.stem, config.init.inflate) == ("sum", "centre")
+    filled, merged = initial.fill(config, zero_state(config), initial.read(config))
+    biases = not isinstance(skip, str)
+    for path, array in torch_layout.leaves(filled.params):
+        skipped = path[1].startswith("head") or (biases and path[-1] == "bias")
+        assert ("/".join(path[1:]) in merged.fresh) == skipped != bool(np.abs(array).sum()), path
+    assert merged.copied and not merged.unused
+
+
+def zero_state(config):
+    """A state of zeros for the config's network, nothing compiled."""
+    known = build.Facts(("MRI",), ("background", "shell", "core"), (0, 1, 2), (), None, None)
+    image = np.zeros((1, *config.data.patch_size, 1), np.float32)
+    shapes = jax.eval_shape(build.task(config, known).init, jax.random.key(0), image)
+    params, extra = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return states.State(np.int32(0), np.int32(1), params, extra, {}, {})
+
+
+def test_flat_weights_meet_the_strides_of_the_config(place):
+    _, config = config_of(place, "inflated", inflate="mean")
+    with config.unlocked():
+        config.model = {"name": "residual_unet", "ndim": 3, "features": (4, 8), "strides": (2,), "norm": "batch"}
+    flat = models.create("residual_unet", features=(4, 8), strides=(2,), norm="batch", num_classes=3)
+    shapes = jax.eval_shape(flat.init, jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32))
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    filled, merged = initial.fill(config, zero_state(config), ones)
+    kernel = filled.params["model"]["decoder_0_up"]["conv"]["kernel"]
+    assert "decoder_0_up/conv/kernel" in merged.adapted
+    np.testing.assert_allclose(kernel[:, 0, 0, 0, 0], [0.5, 1, 0.5])
+    kernel = filled.params["model"]["encoder_0"]["unit_1"]["conv"]["kernel"]
+    np.testing.assert_allclose(kernel[:, 0, 0, 0, 0], [1 / 3] * 3)
+
+
+def test_a_foreign_first_layer_is_named_in_the_config(place):
+    _, config = config_of(place, "foreign", path="anywhere", stem_layer="^conv_0/")
+    with config.unlocked():
+        config.model = {"name": "docs.examples.foreign_networks:MeshNet", "dilations": (1,)}
+    validation.validate(config)
+    state = zero_state(config)
+    weights = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), {"params": state.params["model"]})
+    weights["params"]["conv_0"]["kernel"] = np.ones((3, 3, 3, 4, 5), np.float32)
+    filled, merged = initial.fill(config, state, weights)
+    assert merged.adapted == ("conv_0/kernel",)
+    assert np.unique(filled.params["model"]["conv_0"]["kernel"]).tolist() == [4]
+
+
+def test_a_wrong_init_is_told_by_field(place):
+    path, config = config_of(place, "wrong", path="x", skip=["^head", "("], paht="y")
+    with pytest.raises(UserError, match=r"init\.skip\[1\] is not a regular.*init has no field paht; "):
+        validation.validate(config)
+    done = clinic.launch("--mode=train", f"--config={path}", f"--workdir={place / 'wrong_run'}")
+    assert done.returncode == 2 and "init.skip[1] is not a regular expression" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    _, config = config_of(place, "number", path="x", skip=[3])
+    with pytest.raises(UserError, match=r"init\.skip\[0\] must be a pattern, got 3"):
+        validation.validate(config)
 
 
 def train(place, name, *more, **arguments):
@@ -108,22 +191,39 @@ def test_what_is_wrong_is_one_sentence(place, arguments, message):
     assert not list((place / "refused").glob("checkpoints/*"))
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_convert_records_the_channels_of_any_layout(tmp_path, channels):
+    """TensorFlow.js keeps kernels as depth, rows, columns, input, output; MeshNet reads one channel."""
+    widths = (channels, 5, 5)
+    arrays = {f"conv_{i}/kernel": np.ones((3, 3, 3, width, 5), np.float32) for i, width in enumerate(widths)}
+    arrays |= {f"conv_{i}/bias": np.ones(5, np.float32) for i in range(3)}
+    arrays |= {"head/kernel": np.ones((1, 1, 1, 5, 3), np.float32), "head/bias": np.ones(3, np.float32)}
+    np.savez(tmp_path / "meshnet.npz", **arrays)
+    source = "docs.examples.foreign_networks:meshnet"
+    asked = workdir.Arguments(
+        ConfigDict(), tmp_path, (str(tmp_path / "meshnet.npz"),), str(tmp_path / "new"), None, False,
+        source=source, fields=("dilations=(1,2,1)",),
+    )  # fmt: skip
+    convert.convert(asked)
+    assert json.loads((tmp_path / "new" / stored.MODEL).read_text())["in_channels"] == channels
+
+
 def test_convert_refuses_what_does_not_fit(place):
-    def convert(*flags):
+    def convert_with(*flags):
         done = clinic.launch("--mode=convert", *flags)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stdout + done.stderr
         return done.stderr
 
     file, new = f"--input={place / 'weights.npz'}", f"--output={place / 'new'}"
-    assert "needs --input FILE, --output DIR and --source" in convert(file, new)
-    assert "There is no source of weights named 'x:y'" in convert(file, new, "--source=x:y")
-    assert "needs strides" in convert(file, new, "--source=nnunet:PlainConvUNet")
-    assert "NAME=VALUE" in convert(file, new, "--source=nnunet:PlainConvUNet", "--field=strides")
-    assert "missing conv1.weight" in convert(file, new, "--source=torchvision:resnet18")
-    assert "There is no file" in convert("--input=nowhere.pth", new, "--source=torchvision:resnet18")
+    assert "needs --input FILE, --output DIR and --source" in convert_with(file, new)
+    assert "There is no source of weights named 'x:y'" in convert_with(file, new, "--source=x:y")
+    assert "needs strides" in convert_with(file, new, "--source=nnunet:PlainConvUNet")
+    assert "NAME=VALUE" in convert_with(file, new, "--source=nnunet:PlainConvUNet", "--field=strides")
+    assert "missing conv1.weight" in convert_with(file, new, "--source=torchvision:resnet18")
+    assert "There is no file" in convert_with("--input=nowhere.pth", new, "--source=torchvision:resnet18")
     full = f"--output={place / 'converted'}"
     strides = ("--source=nnunet:PlainConvUNet", "--field=strides=(1,(1,2,2),2)")
-    assert "is not empty; name a new folder" in convert(file, full, *strides)
+    assert "is not empty; name a new folder" in convert_with(file, full, *strides)
     assert not (place / "new").exists()
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxseg import config as configs
 from jaxseg import models
-from jaxseg.models import backbones
+from jaxseg.models import backbones, deeplab
 from jaxseg.models.backbones import resnet, xception
 from jaxseg.typing import UserError
 
@@ -77,7 +78,7 @@ def test_the_dilations_of_three_dialects(monkeypatch):
 
 
 def test_low_level_feature_before_the_relu():
-    make = functools.partial(xception.Xception, middle=1, width=0.1)
+    make = functools.partial(xception.Xception, middle=1, width_factor=0.1)
     image = jax.random.normal(jax.random.key(0), (2, 32, 32, 1))
     variables = jax.jit(make().init)(jax.random.key(1), image)
 
@@ -110,6 +111,58 @@ def test_frozen_statistics_do_not_move():
     trained, stats = run(frozen, True)
     np.testing.assert_allclose(trained, run(frozen, False)[0], atol=1e-5)
     assert not moved(stats) and moved(run(free, True)[1])
+
+
+TINY = {
+    **{name: {"blocks": (1, 1, 1, 1), "width": 4} for name in backbones.BACKBONES if name.startswith("resnet")},
+    **{name: {"convs": (1, 1, 1, 1, 1), "width": 4} for name in ("vgg16", "vgg16_bn")},
+    "xception65": {"middle": 0, "width_factor": 0.02},
+    "efficientnet_lite0": {"stem": 4, "stages": tuple((1, 3, stride, 4, 1) for stride in (1, 2, 2, 2, 1, 2))},
+}
+ON_BACKBONE = {
+    "classifier": {},
+    "deeplabv3": {"features": 4},
+    "deeplabv3plus": {"features": 4, "low_level_features": 4},
+    "fcn_resnet": {},
+    "fpn": {"features": 4, "segmentation_features": 4, "segmentation_norm": "group2"},
+    "unet": {"features": (2, 2, 2, 2, 2)},
+}
+
+
+def test_tiny_backbones_are_all_of_them():
+    assert set(TINY) == set(backbones.BACKBONES)
+
+
+@pytest.mark.parametrize("name", ON_BACKBONE)
+@pytest.mark.parametrize("backbone", ["resnet50", "vgg16_bn", "xception65", "efficientnet_lite0"])
+def test_every_network_takes_every_kind_of_backbone(name, backbone):
+    which, options = ("encoder", "encoder_fields") if name == "unet" else ("backbone", "backbone_fields")
+    fields = {which: backbone, options: TINY[backbone], **ON_BACKBONE[name]}
+    model = models.create(name, num_classes=3, **fields)
+    image = jax.ShapeDtypeStruct((1, 32, 64, 1), jnp.float32)
+    logits = jax.eval_shape(lambda key, image: model.init_with_output(key, image)[0][0], jax.random.key(0), image)
+    assert logits.shape == ((1, 3) if name == "classifier" else (1, 32, 64, 3))
+
+
+@pytest.mark.parametrize("backbone", backbones.BACKBONES)
+@pytest.mark.parametrize("name", ["deeplabv3", "fcn_resnet"])
+def test_the_dialect_of_resnets_is_left_out_of_other_backbones(name, backbone):
+    built = deeplab._backbone(models.create(name, backbone=backbone))
+    assert built.output_stride == 8
+    assert getattr(built, "first_keeps_dilation", None) == (True if backbone.startswith("resnet") else None)
+
+
+@pytest.mark.parametrize("name", ["deeplabv3plus", "fcn_resnet", "fpn"])
+def test_fields_of_another_backbone_are_told(name):
+    fields = configs.network(name).to_dict()  # of a small ResNet-18, whose width is a number of channels
+    fields.pop("name")
+    with pytest.raises(UserError, match="'xception65' has no field width; its fields: entry, middle, width_factor, nd"):
+        models.create(name, **{**fields, "backbone": "xception65"})
+    with pytest.raises(UserError, match="'efficientnet_lite0' has no field width"):
+        models.create(name, **{**fields, "backbone": "efficientnet_lite0"})
+    with pytest.raises(UserError, match=r"has no field blocks; .* encoder_fields"):
+        models.create("unet", encoder="vgg16", encoder_fields={"blocks": (1, 1)})
+    assert models.create(name, **{**fields, "backbone": "vgg16"}).backbone_fields == (("width", 16),)
 
 
 def test_errors():

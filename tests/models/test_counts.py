@@ -7,17 +7,23 @@ import jax.numpy as jnp
 import pytest
 
 from jaxseg import models
+from jaxseg.models import backbones
 
 SMP = {"depthwise_norm": False, "refine": True, "decoder_convs": 1}
 FCN = {"num_classes": 21, "learn_upsampling": True}
 # count, network, fields; (*S, C) of the input is (64, 96, 3) but where a field says otherwise
 COUNTS = [
+    (31_031_810, "unet2015", {}),
+    (31_037_698, "unet2015", {"norm": "batch", "conv_bias": False}),
+    (31_036_546, "unet2015", {"norm": "batch", "conv_bias": False, "channels": 1}),
     (29_449_355, "segnet", {"num_classes": 11}),
     (29_444_162, "segnet", {"num_classes": 2}),
     (29_443_010, "segnet", {"num_classes": 2, "channels": 1}),
     (136_152_917, "fcn", {"stride": 32, **FCN}),
     (134_815_994, "fcn", {"stride": 16, **FCN}),
     (134_489_759, "fcn", {"stride": 8, **FCN}),
+    (134_346_581, "fcn", {"stride": 32, "num_classes": 21}),
+    (134_357_354, "fcn", {"stride": 16, "num_classes": 21}),
     (134_362_751, "fcn", {"stride": 8, "num_classes": 21, "original_padding": True}),
     (26_677_842, "deeplabv3plus", {"num_classes": 2, **SMP}),
     (45_674_853, "deeplabv3plus", {"num_classes": 21, "backbone": "resnet101", **SMP}),
@@ -52,3 +58,10 @@ def test_parameters(count, name, fields):
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])) == count
     logits, _ = jax.eval_shape(model.apply, variables, image)
     assert logits.shape == ((1, 1000) if name == "classifier" else (1, 64, 96, model.num_classes))
+
+
+@pytest.mark.parametrize("count, name", [(14_714_688, "vgg16"), (14_723_136, "vgg16_bn")])
+def test_convolutions_of_vgg(count, name):
+    image = jax.ShapeDtypeStruct((1, 64, 96, 3), jnp.float32)
+    variables = jax.eval_shape(backbones.create(name).init, jax.random.key(0), image)
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])) == count

@@ -114,7 +114,7 @@ def test_rates_follow_the_output_stride(monkeypatch):
 
 
 def test_deeplab_at_both_strides_shares_parameters_and_any_size():
-    tiny = {"backbone": "xception65", "backbone_fields": {"middle": 1, "width": 0.05}, "features": 8}
+    tiny = {"backbone": "xception65", "backbone_fields": {"middle": 1, "width_factor": 0.05}, "features": 8}
     image = jax.random.normal(jax.random.key(0), (1, 33, 49, 2))
     variables = jax.jit(models.create("deeplabv3plus", output_stride=16, **tiny).init)(jax.random.key(1), image)
     for stride in (8, 16):

@@ -5,11 +5,15 @@ so that stages keep their names where dilation replaces strides: with `output_st
 and lies on the grid of 16. All take any number of channels, any image size, and `ndim` 2 or 3.
 """
 
+import dataclasses
+import functools
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
 
 from jaxseg import registry
+from jaxseg.typing import UserError
 
 BACKBONES = {
     "resnet18": "jaxseg.models.backbones.resnet:resnet18",
@@ -28,9 +32,34 @@ def create(backbone: str, /, **fields: Any) -> nn.Module:
     """Makes the backbone of that name, or an outside "package.module:attr"; `fields` are its dataclass fields.
 
     Raises:
+      UserError: there is no such backbone, or it has no such field (its fields are listed).
+    """
+    check_fields(backbone, fields)
+    return registry.resolve(backbone, BACKBONES, kind="backbone")(**fields)
+
+
+def fields_of(backbone: str) -> tuple[str, ...] | None:
+    """The names of a backbone's fields, or None where it is a function from outside that does not say them.
+
+    Raises:
       UserError: there is no such backbone.
     """
-    return registry.resolve(backbone, BACKBONES, kind="backbone")(**fields)
+    maker = registry.resolve(backbone, BACKBONES, kind="backbone")
+    kind = maker.func if isinstance(maker, functools.partial) else maker
+    if not dataclasses.is_dataclass(kind):
+        return None
+    return tuple(field.name for field in dataclasses.fields(kind) if field.name not in ("parent", "name"))
+
+
+def check_fields(backbone: str, fields: Iterable[str]) -> None:
+    """Raises UserError when a backbone lacks one of these fields: those of one backbone rarely fit another."""
+    known = fields_of(backbone)
+    unknown = sorted(set(fields) - {*(known or fields), "name", "parent"})
+    if unknown:
+        raise UserError(
+            f"The backbone {backbone!r} has no field {', '.join(unknown)}; its fields: {', '.join(known or ())}; give "
+            "the network backbone_fields (a unet: encoder_fields) that fit, such as {}."
+        )
 
 
 def dilation(stride: int, output_stride: int) -> tuple[int, int]:

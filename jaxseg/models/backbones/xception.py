@@ -27,7 +27,7 @@ class Xception(nn.Module):
     Attributes:
       entry: (channels, stride) of the entry flow's blocks.
       middle: number of blocks of the middle flow.
-      width: a factor of all channels.
+      width_factor: of all channels; the field is not called `width` as those of ResNet and VGG, which are channels.
       ndim: spatial axes.
       output_stride: 32, 16 or 8.
       multi_grid: factors of the dilation of the last block's three convolutions.
@@ -39,7 +39,7 @@ class Xception(nn.Module):
 
     entry: tuple[tuple[int, int], ...] = ((128, 2), (256, 2), (728, 2))
     middle: int = 16
-    width: float = 1.0
+    width_factor: float = 1.0
     ndim: int = 2
     output_stride: int = 32
     multi_grid: tuple[int, int, int] = (1, 1, 1)
@@ -88,7 +88,7 @@ class Xception(nn.Module):
         yield (1536, 1536, 2048), 1, "none"
 
     def _wide(self, channels: int) -> int:
-        return max(8, int(channels * self.width))
+        return max(8, int(channels * self.width_factor))
 
 
 class Block(nn.Module):

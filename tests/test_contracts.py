@@ -129,7 +129,7 @@ def test_weights_meet_images_of_other_channels(name, fields):
 
     source = variables(3)
     assert models.input_channels(model, source) == 3
-    for channels in (1, 4):
+    for channels in (1,) if name == "mask_rcnn" else (1, 4):  # of the slowest to trace, one direction
         merged = transfer.merge(variables(channels), source)
         before, after = dict(torch_layout.leaves(source)), dict(torch_layout.leaves(merged.variables))
         differing = {path for path in before if before[path].shape != after[path].shape}

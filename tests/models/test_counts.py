@@ -54,9 +54,8 @@ def test_parameters(count, name, fields):
     fields = dict(fields)
     image = jax.ShapeDtypeStruct((1, 64, 96, fields.pop("channels", 3)), jnp.float32)
     model = models.create(name, **fields)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    (logits, _), variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])) == count
-    logits, _ = jax.eval_shape(model.apply, variables, image)
     assert logits.shape == ((1, 1000) if name == "classifier" else (1, 64, 96, model.num_classes))
 
 

@@ -105,6 +105,13 @@ def random_like(tree, seed=0):
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
+def quickly(function):
+    """Compiles with little optimisation: what runs once on a few voxels takes longer to compile than to compute."""
+    return jax.jit(
+        function, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    )
+
+
 def inflated(name, size, depth, *, method="centre", **fields):
     """The 2D network's answer to a slice and the inflated one's to a volume of such slices, with their aux."""
     flat, deep = models.create(name, ndim=2, **fields), models.create(name, ndim=3, **fields)
@@ -115,7 +122,7 @@ def inflated(name, size, depth, *, method="centre", **fields):
     strides = models.transposed_strides(deep, volume.shape)
     merged = transfer.merge(target, source, inflate=method, strides=strides)
     assert not merged.fresh and not merged.unused
-    return jax.jit(deep.apply)(merged.variables, volume), jax.jit(flat.apply)(source, image)
+    return quickly(deep.apply)(merged.variables, volume), quickly(flat.apply)(source, image)
 
 
 RESIDUAL = {"features": (4, 8), "strides": (2,), "norm": "batch"}

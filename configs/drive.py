@@ -26,7 +26,7 @@ def get_config(arg=None):
     config.data.batch_size = 4
     config.data.patch_size = (160, 160)
 
-    config.model = network(arg.network)
+    config.model = network(arg.network, ndim=2)
     config.augment = "rotate_scale|brightness|contrast|mirror"
 
     config.optim.lr = 2e-3

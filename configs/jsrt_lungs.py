@@ -25,7 +25,7 @@ def get_config(arg=None):
     config.data.patch_size = (224, 224)  # whole images
     config.data.foreground = 0.0
 
-    config.model = network(arg.network)
+    config.model = network(arg.network, ndim=2)
     config.augment = "rotate_scale(max_angle_degrees=10)|brightness|contrast"
 
     config.optim.lr = 2e-3

@@ -32,7 +32,7 @@ def get_config(arg=None):
     config.model.ndim = 2
     config.model.features = (32, 64, 128, 256)
     if arg.network:  # another one, at a small width: see jaxseg.config.network
-        config.model = network(arg.network)
+        config.model = network(arg.network, ndim=2)
     config.augment = "em"
     config.loss = "dice_loss + cross_entropy"
 

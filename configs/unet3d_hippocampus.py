@@ -28,8 +28,8 @@ def get_config(arg=None):
     config.model.features = (16, 32, 64, 128)
     config.model.convs = (1, 2, 2, 2)  # one convolution less on either side of the costly full resolution
     config.model.decoder_convs = (1, 2, 2)
-    if arg.network:  # vnet or segresnet: see jaxseg.config.network
-        config.model = network(arg.network)
+    if arg.network:  # vnet, segresnet and others: see jaxseg.config.network
+        config.model = network(arg.network, ndim=3)
     config.augment = "rotate_scale|brightness|gamma|mirror(axes=(2,))"
 
     config.optim.lr = 3e-3

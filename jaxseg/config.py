@@ -214,15 +214,20 @@ def _data() -> ConfigDict:
     )
 
 
-def network(name: str) -> ConfigDict:
+def network(name: str, *, ndim: int | None = None) -> ConfigDict:
     """Returns the `config.model` of a network at a width that a laptop trains in minutes.
+
+    Args:
+      name: of NETWORKS.
+      ndim: spatial axes, 2 or 3; None: 2, but 3 for the networks that were published for volumes.
 
     Raises:
       UserError: there is no such entry in NETWORKS.
     """
     if name not in NETWORKS:
         raise UserError(f"There is no small network {name!r}; there are {', '.join(NETWORKS)}.")
-    return ConfigDict({"name": name, "ndim": 2, **NETWORKS[name]})
+    fields = {"name": name, "ndim": 2, **NETWORKS[name]}
+    return ConfigDict(fields if ndim is None else {**fields, "ndim": ndim})
 
 
 def parse_arg(arg: str | None, **defaults) -> ConfigDict:
@@ -253,6 +258,11 @@ def flat(tree: Mapping[str, Any], prefix: str = "", *, whole: Sequence[str] = ()
         else:
             found[prefix + name] = value
     return found
+
+
+def ndim_of(config: ConfigDict) -> int:
+    """Returns the spatial axes of the network; one from outside without a field for them has those of the patch."""
+    return config.model.get("ndim", len(config.data.patch_size))
 
 
 def spacing_of(config: ConfigDict) -> str | tuple[float | None, ...]:

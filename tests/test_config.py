@@ -10,6 +10,7 @@ import pytest
 
 from jaxseg import config as configs
 from jaxseg import models, registry, validation
+from jaxseg.cli import member
 from jaxseg.typing import UserError
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -32,12 +33,19 @@ def test_every_config_is_valid(path, arg):
     assert f"python launch.py --config configs/{path.name}" in load(path).__doc__
 
 
-@pytest.mark.parametrize("name", configs.NETWORKS)
-def test_every_small_network_is_one_of_the_models(name):
-    fields = configs.network(name).to_dict()
-    model = models.create(fields.pop("name"), **fields)
-    image = jax.ShapeDtypeStruct((1, *(32,) * model.ndim, 1), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+VOLUMES = ("vnet", "segresnet")  # published for volumes: 3D unless somebody says otherwise
+
+
+@pytest.mark.parametrize("name, ndim", [*((name, 2) for name in configs.NETWORKS), *((name, 3) for name in VOLUMES)])
+def test_every_small_network_is_one_of_the_models(name, ndim):
+    default = configs.network(name).to_dict()
+    assert default["ndim"] == (3 if name in VOLUMES else 2)
+    fields = configs.network(name, ndim=ndim).to_dict()
+    assert fields == member.network(name, ndim=ndim).to_dict() == {**default, "ndim": ndim}
+    model = models.create(fields.pop("name"), num_classes=4, **fields)
+    image = jax.ShapeDtypeStruct((1, *(32, 64, 16)[:ndim], 3), jnp.float32)
+    (logits, _), variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    assert logits.shape == (*image.shape[:-1], 4)
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])) < 3_000_000
 
 

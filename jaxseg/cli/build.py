@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxseg import config as configs
 from jaxseg import ensemble, losses, models, paths, tasks, transfer
 from jaxseg.cli import instances
 from jaxseg.data import augment, datasets, loader, preprocess, splits, store
@@ -103,13 +104,15 @@ def check_model(config: ConfigDict, known: Facts) -> None:
     spatial = config.parallel.spatial
     parallel.check_batch(config.data.batch_size, patch_size=config.data.patch_size, spatial=spatial)
     # Sizes that the data will decide are stood in for by some that any data could have.
-    steps = models.divisor(model(config, known))
+    steps = divisor(config, known)
     patch = tuple(size or 2 * step for size, step in zip(config.data.patch_size, steps))
     augment.from_string(config.augment, patch_size=patch)
     shape = (1, *patch, input_channels(config, known))
     try:
         image = jax.ShapeDtypeStruct(shape, np.float32)
         params, _ = jax.eval_shape(task(config, known).init, jax.random.key(0), image)
+    except UserError:
+        raise  # is a ValueError too, but says what is wrong and where
     except ValueError as error:
         raise UserError(f"data.patch_size {config.data.patch_size} does not fit the model: {error}") from error
     patterns = [("optim.lr_factors", pattern) for pattern, _ in config.optim.lr_factors]
@@ -126,7 +129,7 @@ def patch_size(config: ConfigDict, known: Facts, cases: Sequence[store.StoredCas
     """
     wanted = tuple(config.data.patch_size)
     result = []
-    for axis, (size, step) in enumerate(zip(wanted, models.divisor(model(config, known)))):
+    for axis, (size, step) in enumerate(zip(wanted, divisor(config, known))):
         sizes = [case.shape[axis - len(wanted)] for case in cases]
         enough = -(-max(sizes) // step) * step
         if size > enough:
@@ -146,6 +149,11 @@ def model(config: ConfigDict, known: Facts):
     fields["num_classes"] = len(known.regions) if known.regions else len(known.classes)
     fields["dtype"] = compute_dtype(config)
     return models.create(name, **fields)
+
+
+def divisor(config: ConfigDict, known: Facts) -> tuple[int, ...]:
+    """What a patch must be divisible by, one number a spatial axis."""
+    return models.divisor(model(config, known), ndim=configs.ndim_of(config))
 
 
 def scored_classes(known: Facts) -> tuple[str, ...]:
@@ -330,7 +338,7 @@ def batches(
         foreground=config.data.foreground,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        ndim=config.model.ndim,
+        ndim=configs.ndim_of(config),
         inner_size=config.data.patch_size,
         weights=weights,
     )
@@ -340,9 +348,9 @@ def predict_options(config: ConfigDict) -> dict[str, Any]:
     """Keyword arguments of `predict.predict_array` and of the predictor."""
     mirrored = config.predict.flip_axes
     if mirrored is None:
-        mirrored = augment.mirror_axes(config.augment, ndim=config.model.ndim)
+        mirrored = augment.mirror_axes(config.augment, ndim=configs.ndim_of(config))
     return {
-        "ndim": config.model.ndim,
+        "ndim": configs.ndim_of(config),
         "window": tuple(config.predict.window or config.data.patch_size),
         "overlap": config.predict.overlap,
         "weight": config.predict.weight,

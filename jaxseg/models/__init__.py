@@ -86,9 +86,14 @@ def describe(model: nn.Module) -> tuple[str, dict[str, Any]]:
     return known.get(path, path), fields
 
 
-def divisor(model: nn.Module) -> tuple[int, ...]:
-    """What the input's size must be divisible by, one number a spatial axis (ones where the model asks for nothing)."""
-    return tuple(getattr(model, "divisor", (1,) * getattr(model, "ndim", 2)))
+def divisor(model: nn.Module, *, ndim: int = 2) -> tuple[int, ...]:
+    """What the input's size must be divisible by, one number a spatial axis (ones where the model asks for nothing).
+
+    Args:
+      model: the network.
+      ndim: spatial axes of a network from outside, which may not say how many it has.
+    """
+    return tuple(getattr(model, "divisor", (1,) * getattr(model, "ndim", ndim)))
 
 
 def _check_backbone(model: nn.Module) -> None:

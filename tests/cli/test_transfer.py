@@ -2,11 +2,14 @@
 
 import importlib.util
 import json
+import os
+import pickle
 
 import clinic
 import jax
 import numpy as np
 import pytest
+import torch_files
 from ml_collections import ConfigDict
 
 from jaxseg import models, validation
@@ -206,6 +209,37 @@ def test_convert_records_the_channels_of_any_layout(tmp_path, channels):
     )  # fmt: skip
     convert.convert(asked)
     assert json.loads((tmp_path / "new" / stored.MODEL).read_text())["in_channels"] == channels
+
+
+@pytest.mark.parametrize("save", [torch_files.save_zip, torch_files.save_safetensors])
+def test_convert_reads_files_of_pytorch_and_safetensors(place, save, tmp_path):
+    weights = dict(np.load(place / "weights.npz"))
+    file = save(tmp_path / ("weights.pth" if save is torch_files.save_zip else "weights.safetensors"), weights)
+    done = clinic.launch(
+        "--mode=convert", "--source=nnunet:PlainConvUNet", f"--input={file}", "--field=strides=(1,(1,2,2),2)",
+        f"--output={tmp_path / 'new'}",
+    )  # fmt: skip
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    assert f"parameters in {tmp_path / 'new'}; use it with init.path" in done.stdout
+    (_, expected), (_, found) = (stored.load(folder) for folder in (place / "converted", tmp_path / "new"))
+    expected, found = dict(torch_layout.leaves(expected)), dict(torch_layout.leaves(found))
+    assert expected.keys() == found.keys()
+    for path, array in expected.items():
+        np.testing.assert_array_equal(found[path], array)
+
+
+def test_convert_runs_no_code_of_a_file(tmp_path):
+    ran, file = tmp_path / "ran", tmp_path / "hostile.pth"
+    trap = pickle.dumps({"state_dict": {"weight": torch_files.Call(os.system, f"touch {ran}")}}, 2)
+    torch_files.write_zip(file, trap)
+    done = clinic.launch(
+        "--mode=convert", "--source=torchvision:resnet18", f"--input={file}", f"--output={tmp_path / 'new'}"
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stdout + done.stderr
+    assert str(file) in done.stderr and "asks for 'posix.system'" in done.stderr
+    assert [place.name for place in tmp_path.iterdir()] == ["hostile.pth"]
+    pickle.loads(trap)
+    assert ran.exists()  # the trap was a live one
 
 
 def test_convert_refuses_what_does_not_fit(place):

@@ -10,44 +10,13 @@ import zipfile
 import ml_dtypes
 import numpy as np
 import pytest
+from torch_files import Call, as_dict, as_pickle, body, name, tensor, write_safetensors, write_zip
 
 from jaxseg.transfer import torch_pickle
 from jaxseg.transfer.read import MAGIC, PROTOCOL, read_checkpoint, read_weights
 from jaxseg.typing import UserError
 
 FLOATS = np.arange(6, dtype="<f4").tobytes()
-
-
-def body(value) -> bytes:
-    """The opcodes of a plain value, without the pickle's first and last."""
-    return pickle.dumps(value, 2)[2:-1]
-
-
-def name(module: str, attribute: str) -> bytes:
-    return f"c{module}\n{attribute}\n".encode()
-
-
-def tensor(*, storage="FloatStorage", key="0", count=6, view=(), offset=0, shape=(2, 3), strides=(3, 1)) -> bytes:
-    """The opcodes of a tensor, as torch.save writes them."""
-    pid = [body("storage"), name("torch", storage), body(key), body("cpu"), body(count), *map(body, view)]
-    arguments = [b"(", *pid, b"tQ", body(offset), body(shape), body(strides), body(False), body(None)]
-    return name("torch._utils", "_rebuild_tensor_v2") + b"(" + b"".join(arguments) + b"tR"
-
-
-def as_dict(**values: bytes) -> bytes:
-    return b"}(" + b"".join(body(key) + value for key, value in values.items()) + b"u"
-
-
-def as_pickle(opcodes: bytes) -> bytes:
-    return b"\x80\x02" + opcodes + b"."
-
-
-def write_zip(path: pathlib.Path, pickled: bytes, **entries: bytes) -> pathlib.Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled)
-        for key, content in entries.items():
-            archive.writestr("archive/" + (f"data/{key[1:]}" if key[0] == "_" else key), content)
-    return path
 
 
 def write_legacy(path: pathlib.Path, pickled: bytes, *, keys=("0",), storages: bytes = b"") -> pathlib.Path:
@@ -151,16 +120,6 @@ def test_what_is_no_dict_of_arrays_is_refused(tmp_path):
     ]:
         path.write_bytes(pickle.dumps(content, 2))
         assert "model.state_dict()" in refused(path, words)
-
-
-class Call:
-    """Pickles as a call of a function."""
-
-    def __init__(self, function, *arguments):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
 
 
 @pytest.mark.parametrize("wrap", ["plain", "zip", "legacy", "inside"])
@@ -332,12 +291,6 @@ def test_reads_npz(tmp_path):
     refused(path, r"a as \|V2.*float32")
     np.savez(path, names=np.array(["x"]))
     refused(path, "no arrays of numbers")
-
-
-def write_safetensors(path: pathlib.Path, header: dict, numbers: bytes) -> pathlib.Path:
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + numbers)
-    return path
 
 
 def test_reads_safetensors(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from jaxseg import losses, models, tasks, transfer
 from jaxseg.models.classifier import Classifier
 from jaxseg.transfer import torch_layout
+from jaxseg.typing import UserError
 
 RESNET = {"blocks": (1, 1, 1, 1), "width": 4}
 ON_RESNET = {"backbone": "resnet18", "backbone_fields": RESNET}
@@ -114,7 +115,22 @@ BOXES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name, fields", [*VARIANTS, ("mask_rcnn", BOXES)])
+# Channels of a meta-learner are its members' classes; a filter bank has none to adapt, its weights read the responses.
+NOT_ADAPTED = ("logistic", "stacking_conv", "pixel_features")
+ADAPTED = [(name, fields) for name, fields in [*VARIANTS, ("mask_rcnn", BOXES)] if name not in NOT_ADAPTED]
+
+
+@pytest.mark.parametrize("name", NOT_ADAPTED)
+def test_weights_of_other_channels_are_refused_where_they_mean_something_else(name):
+    model = models.create(name, num_classes=CLASSES)
+    images = (jax.ShapeDtypeStruct((1, 8, 12, channels), jnp.float32) for channels in (3, 1))
+    source, target = (jax.eval_shape(model.init, jax.random.key(0), image) for image in images)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), source)
+    with pytest.raises(UserError, match="arrays do not fit"):
+        transfer.merge(target, zeros)
+
+
+@pytest.mark.parametrize("name, fields", ADAPTED)
 def test_weights_meet_images_of_other_channels(name, fields):
     """Every first layer is adapted, nothing else, and equal channels are answered as before: the kernels' sums stay."""
     if name.endswith("vnet"):

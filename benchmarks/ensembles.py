@@ -53,7 +53,7 @@ COMMON = [
 ]  # fmt: skip
 NETWORKS = {
     "isbi": "('unet(features=(8,16,32))','segnet(width=8)','deeplabv3plus','pixel_features')",
-    "hippocampus": "('unet(features=(8,16,32))','unetplusplus(features=(8,16,32))','fpn','pixel_features')",
+    "hippocampus": "('unet(features=(8,16,32))','unetplusplus(features=(8,16,32))','deeplabv3plus','pixel_features')",
 }
 
 

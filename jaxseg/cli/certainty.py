@@ -98,17 +98,18 @@ def judge(case: str, found: Explained, true: np.ndarray, known: build.Facts, *, 
     decided = probabilities > 0.5 if known.regions else labels
     drawn = _sample(probabilities[inside], targets[inside], seed=seed)
     members = {number: _dice(one, true, known) for number, one in found.members.items()}
+    between = _between(list(found.members.values()), known)
     pairs = {
-        (i, j): float(np.nanmean(_dice(found.members[j], found.members[i], known, empty=1.0)))
-        for i in found.members
-        for j in found.members
+        (i, j): _mean(between[place, other].tolist())
+        for place, i in enumerate(found.members)
+        for other, j in enumerate(found.members)
         if i < j
     }
     return Judged(
         case=case,
         counts=counts,
         quality=ensemble.expected_dice(probabilities, decided).tolist(),
-        agreement=_agreement(list(found.members.values()), known),
+        agreement=[_mean(between[np.triu_indices(len(between), k=1)][:, k].tolist()) for k in range(between.shape[-1])],
         entropy=ensemble.mean_entropy_inside(found.certainty.entropy, labels),
         probabilities=drawn[0],
         labels=drawn[1],
@@ -144,27 +145,21 @@ def _sample(probabilities: np.ndarray, targets: np.ndarray, *, seed: int) -> tup
     return flat, targets.reshape(-1, *targets.shape[probabilities.ndim - 1 :])[places].astype(np.int32)
 
 
-def _dice(pred: np.ndarray, true: np.ndarray, known: build.Facts, *, empty: float = math.nan) -> list[float]:
-    """Dice of each scored class; `empty` where it is on neither side."""
-    seen = true != IGNORE if true.dtype.kind == "i" else np.ones(true.shape, bool)
-    groups = known.regions or [(number,) for number in range(1, len(known.classes))]
-    found = []
-    for group in groups:
-        first, second = np.isin(pred, group) & seen, np.isin(true, group) & seen
-        total = int(first.sum()) + int(second.sum())
-        found.append(2 * int((first & second).sum()) / total if total else empty)
-    return found
+def _dice(pred: np.ndarray, true: np.ndarray, known: build.Facts) -> list[float]:
+    """Dice of each scored class; NaN where it is on neither side."""
+    seen = true != IGNORE
+    pred, true = pred[seen], true[seen]
+    return _between([pred, true], known)[0, 1].tolist()
 
 
-def _agreement(labels: Sequence[np.ndarray], known: build.Facts) -> list[float]:
-    """Mean pairwise Dice of the members for each scored class; NaN of a single one."""
-    groups = known.regions or [(number,) for number in range(1, len(known.classes))]
-    if len(labels) < 2:
-        return [math.nan] * len(groups)
-    return [
-        float(ensemble.agreement([np.isin(one, group).astype(np.uint8) for one in labels], num_classes=2)[0])
-        for group in groups
-    ]
+def _between(labels: Sequence[np.ndarray], known: build.Facts) -> np.ndarray:
+    """`(M, M, scored classes)`: Dice of each map against each other; NaN on the diagonal, (0, 0, K) of no map."""
+    if not labels:
+        return np.zeros((0, 0, len(build.scored_classes(known))))
+    if not known.regions:
+        return ensemble.pairwise_dice(labels, num_classes=len(known.classes))
+    planes = [[np.isin(one, region).astype(np.uint8) for one in labels] for region in known.regions]
+    return np.concatenate([ensemble.pairwise_dice(plane, num_classes=2) for plane in planes], axis=-1)
 
 
 def summarize(judged: Sequence[Judged], rows: Sequence[files.Row], known: build.Facts) -> dict[str, Any]:

@@ -69,6 +69,11 @@ def _check(config: ConfigDict) -> dict[str, space.Domain]:
         problems.append(
             "tune.space is empty; name fields, such as optim.lr=log(1e-4,1e-2); augment=choice(none,light)."
         )
+    if config.ensemble.kind:
+        problems.append(
+            f"ensemble.kind = {config.ensemble.kind!r}: the settings of one network are searched; leave it empty, and "
+            "give it with the config that comes out."
+        )
     if config.data.fold in ("all", "none"):
         problems.append(f"data.fold = {config.data.fold!r} holds out no single part to score; set data.fold='0'.")
     if problems:

@@ -7,7 +7,7 @@ from jaxseg.ensemble.certainty import Certainty, Spread, predictive_entropy
 from jaxseg.ensemble.certainty import add as add_member
 from jaxseg.ensemble.certainty import finish as finish_spread
 from jaxseg.ensemble.certainty import start as start_spread
-from jaxseg.ensemble.quality import agreement, expected_dice, mean_entropy_inside
+from jaxseg.ensemble.quality import agreement, expected_dice, mean_entropy_inside, pairwise_dice
 from jaxseg.ensemble.stacking import (
     Logistic,
     Sampled,
@@ -72,6 +72,7 @@ __all__ = [
     "member_weights",
     "members_without",
     "out_of_fold",
+    "pairwise_dice",
     "predictive_entropy",
     "samme",
     "sample",

@@ -54,15 +54,13 @@ def expected_dice(
     return expected if regions else expected[1:]
 
 
-def agreement(
+def pairwise_dice(
     label_maps: Sequence[Integer[Array | np.ndarray, "*S"]], *, num_classes: int
-) -> Float[np.ndarray, "{num_classes}-1"]:
-    """Returns the mean Dice of all pairs of members, for each class but background, float64.
+) -> Float[np.ndarray, "M M {num_classes}-1"]:
+    """Returns the Dice of every member against every other, for each class but background, float64.
 
-    Pairs of which neither has the class are left out; NaN where no pair is left, and for a single member. The maps may
-    be of any integer type: uint8 for 20 members of 10^7 voxels is 200 MB.
-
-    Source: Roy et al., Bayesian QuickNAT, NeuroImage 195 (2019), section 2.4 (pairs of Monte Carlo samples).
+    Where neither has the class it is NaN, and on the diagonal too. The maps may be of any integer type: uint8 for 20
+    members of 10^7 voxels is 200 MB.
 
     Args:
       label_maps: one map of class ids a member.
@@ -82,11 +80,34 @@ def agreement(
         for pair, (first, second) in enumerate(pairs):
             same = parts[first][parts[first] == parts[second]]
             shared[pair] += np.bincount(same, minlength=num_classes)
-    both = np.array([sizes[first] + sizes[second] for first, second in pairs]).reshape(-1, num_classes)
-    present = both > 0
-    dice = 2 * shared / np.where(present, both, 1)  # 0 where neither has the class
-    number = present.sum(axis=0)
-    return np.where(number > 0, dice.sum(axis=0) / np.maximum(number, 1), np.nan)[1:]
+    table = np.full((len(maps), len(maps), num_classes - 1), np.nan)
+    for (first, second), hit in zip(pairs, shared):
+        both = (sizes[first] + sizes[second])[1:]
+        dice = np.where(both > 0, 2 * hit[1:] / np.maximum(both, 1), np.nan)
+        table[first, second] = table[second, first] = dice
+    return table
+
+
+def agreement(
+    label_maps: Sequence[Integer[Array | np.ndarray, "*S"]], *, num_classes: int
+) -> Float[np.ndarray, "{num_classes}-1"]:
+    """Returns the mean Dice of all pairs of members, for each class but background, float64.
+
+    Pairs of which neither has the class are left out; NaN where no pair is left, and for a single member.
+
+    Source: Roy et al., Bayesian QuickNAT, NeuroImage 195 (2019), section 2.4 (pairs of Monte Carlo samples).
+
+    Args:
+      label_maps: one map of class ids a member.
+      num_classes: K, with background.
+
+    Raises:
+      ValueError: as `pairwise_dice`.
+    """
+    table = pairwise_dice(label_maps, num_classes=num_classes)
+    dice = table[np.triu_indices(len(table), k=1)]  # (pairs, K-1)
+    number = np.isfinite(dice).sum(axis=0)
+    return np.where(number > 0, np.nansum(dice, axis=0) / np.maximum(number, 1), np.nan)
 
 
 def mean_entropy_inside(

@@ -71,7 +71,7 @@ def _gradients(task, group, params, extra, batch, key, accumulate, axis_name):
     def loss(own, extra, batch):
         return task.losses[group]({**params, group: own}, extra, batch, key, axis_name=axis_name)
 
-    derive = jax.value_and_grad(loss, has_aux=True)
+    derive, before = jax.value_and_grad(loss, has_aux=True), extra
 
     def one(extra, batch):
         (value, (metrics, extra)), gradients = derive(params[group], extra, batch)
@@ -85,5 +85,7 @@ def _gradients(task, group, params, extra, batch, key, accumulate, axis_name):
         extra, stacked = jax.lax.scan(one, extra, parts)
         gradients, metrics = jax.tree.map(lambda x: x.mean(0), stacked)
     if axis_name is not None:
-        gradients, metrics, extra = jax.lax.pmean((gradients, metrics, extra), axis_name)
+        gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
+        # What the loss hands through (frozen networks) needs no message, and three thirds would not be the whole.
+        extra = jax.tree.map(lambda new, old: new if new is old else jax.lax.pmean(new, axis_name), extra, before)
     return gradients, extra, metrics

@@ -239,3 +239,38 @@ def test_an_unfinished_ensemble_says_so(run, bagged, root, tmp_path):
         f"--output={tmp_path}",
     )  # fmt: skip
     assert also.returncode == 2 and "leave out --average" in also.stderr
+
+
+def test_overlapping_regions_an_ignore_label_and_a_temperature(tmp_path):
+    root = clinic.nnunet_raw(tmp_path / "raw")
+    (tmp_path / "tiny.py").write_text(CONFIG.replace('"msd"', '"nnunet_raw"'))
+    common = ("--config", tmp_path / "tiny.py", f"--config.data.root={root}", f"--workdir={tmp_path / 'run'}")
+    kind = ("--config.ensemble.kind=seeds", "--config.ensemble.members=2")
+    wrong = clinic.launch(*common, *kind, "--config.ensemble.combine=vote")
+    assert wrong.returncode == 2 and "ensemble.combine='vote' needs exclusive classes" in wrong.stderr
+    done = clinic.launch(*common, *kind, "--config.ensemble.combine=logits")
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    found = json.loads((tmp_path / "run" / "evaluation" / "certainty.json").read_text())
+    assert (
+        set(found["quality"])
+        == set(found["agreement"])
+        == {row["class"] for row in rows_of(tmp_path / "run" / "evaluation")}
+    )
+    temperature = record(tmp_path / "run")["temperature"]
+    assert temperature == found["temperature"] and temperature > 0
+    flags = (
+        "--mode=predict",
+        f"--workdir={tmp_path / 'run'}",
+        f"--input={root / 'imagesTr'}",
+        "--set=predict.probabilities=True",
+    )
+    odds = []
+    for name, value in (("plain", ""), ("scaled", "auto")):
+        out = clinic.launch(*flags, f"--output={tmp_path / name}", f"--set=predict.temperature='{value}'")
+        assert out.returncode == 0, out.stderr
+        image = nibabel.load(tmp_path / name / "p0_probabilities.nii.gz").get_fdata().clip(1e-6, 1 - 1e-6)
+        odds.append(np.log(image / (1 - image)))
+    inside = np.abs(odds[0]) < 8 * min(1.0, temperature)  # beyond, probabilities are too near 0 or 1 for float32
+    np.testing.assert_allclose(odds[1][inside], odds[0][inside] / temperature, rtol=1e-3, atol=1e-3)
+    labels = [nibabel.load(tmp_path / name / "p0.nii.gz").get_fdata() for name in ("plain", "scaled")]
+    np.testing.assert_array_equal(*labels)

@@ -137,6 +137,9 @@ def test_what_cannot_be_searched_is_told_together():
     config.data.fold = "all"
     with pytest.raises(UserError, match=r"\(1\) tune.space is empty.*\(2\) data.fold = 'all' holds out no single part"):
         tune._check(config)
+    config.ensemble.kind, config.tune.space, config.data.fold = "seeds", "optim.lr=log(1e-4,1e-2)", "0"
+    with pytest.raises(UserError, match="the settings of one network are searched"):
+        tune._check(config)
 
 
 def test_a_field_that_the_network_has_not_is_told_before_any_trial():

@@ -293,6 +293,8 @@ def test_names():
     ]
     assert readers.output_name("x.jpg", probabilities=True) == "x_probabilities.tif"
     assert readers.output_name("x.nii.gz", probabilities=True) == "x_probabilities.nii.gz"
+    assert readers.output_name("x.jpg", numbers="entropy") == "x_entropy.tif"
+    assert readers.output_name("x.nii.gz", numbers="entropy") == "x_entropy.nii.gz"
 
 
 # file -> shape (z, y, x, C) and spacing where it is read right, or a word of the reason it is refused for.

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxseg.data import readers, volume, writers
-from jaxseg.typing import UserError
+from jaxseg.typing import UserError, Volume
 
 OBLIQUE = np.array([[1.9, 0.3, 0.0, -11.0], [-0.3, 2.9, 0.2, 5.0], [0.0, -0.2, 4.0, 7.0], [0, 0, 0, 1.0]])
 
@@ -224,3 +224,21 @@ def test_real_grids_are_kept(data_root, tmp_path, name):
     np.testing.assert_array_equal(again.data, labels(*shape))
     np.testing.assert_allclose(again.affine, like.affine, atol=1e-4)
     assert out.name == name.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".tif"])
+def test_a_map_of_numbers_has_the_grid_of_its_image(tmp_path, suffix):
+    """Such as an uncertainty: one float a voxel, no channel axis in the file."""
+    like = Volume(np.zeros((3, 4, 5, 1), np.float32), (2.0, 1.0, 1.5), np.diag([2.0, 1.0, 1.5, 1.0]), None, "x")
+    values = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
+    out = writers.write(tmp_path / f"x_entropy{suffix}", values, like, scalar=True)
+    again = readers.read(out)
+    np.testing.assert_array_equal(again.data[..., 0], values)
+    if suffix == ".nii.gz":
+        assert nibabel.load(out).shape == (5, 4, 3) and nibabel.load(out).get_data_dtype() == np.float32
+    if suffix != ".tif":
+        np.testing.assert_allclose(again.affine, like.affine)
+    with pytest.raises(ValueError, match="should hold integers"):
+        writers.write(tmp_path / f"y{suffix}", values, like)
+    with pytest.raises(UserError, match="exists"):
+        writers.write(out, values, like, scalar=True)

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 
 import pytest
 from annotations import unchecked
@@ -176,6 +177,27 @@ def write(folder, name, content):
     folder = folder / "evaluation"
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_members_that_have_become_one_network_show_their_rounds():
+    rounds = [
+        {"name": "member_0", "validation": 0.61, "vote": 1.25},
+        {"name": "member_1", "validation": 0.584, "vote": 0.4},
+        {"name": "member_2", "validation": None, "vote": 0.0},
+    ]
+    found = {
+        "kind": "gradient_boosting",
+        "combine": "sum",
+        "classes": ["core"],
+        "members": [],
+        "ensemble": {"core": 0.6},
+    }
+    html = evaluate.members_section({**found, "rounds": rounds, "kept": ["member_0"]})
+    assert "Each adds to the sum of those before it" in html and "combined by sum" in html
+    rows = re.findall(r"<tr>(.*?)</tr>", html)[1:]
+    assert [("kept" in row) for row in rows] == [True, False, False]
+    assert "0.610" in rows[0] and "1.250" in rows[0] and "–" in rows[2] and "weighted error" not in html
+    assert "<table" not in evaluate.members_section(found)
 
 
 def test_the_report_shows_both_where_they_exist(tmp_path, found, page_part, members):

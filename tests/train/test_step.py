@@ -1,5 +1,6 @@
 """The step: same numbers under jit, pmap and a mesh, one trace, safe against numbers that are not finite."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -186,3 +187,26 @@ def test_each_parameter_has_its_own_factor():
     assert moves(2, freeze="^backbone", freeze_steps=2)["backbone"] == 0.0
     later = moves(3, freeze="^backbone", freeze_steps=2, factors=(("", 0.5),))
     assert later == {"backbone": pytest.approx(0.75, rel=1e-4), "head": pytest.approx(0.75, rel=1e-4)}
+
+
+def test_what_the_loss_hands_through_is_not_averaged_over_devices():
+    """Three devices: a third of x, three times, is not x for one number in ten."""
+    plain = toys.toy_task()
+    frozen = {"weights": jax.random.normal(toys.KEY, (1000,))}
+
+    def loss(params, extra, batch, key, *, axis_name=None):
+        value, (metrics, own) = plain.losses["model"](params, extra, batch, key)
+        return value, (metrics, {**own, "earlier": extra["earlier"]})
+
+    def init(key, image):
+        params, extra = plain.init(key, image)
+        return params, {**extra, "earlier": frozen}
+
+    step, state = toys.make(plain._replace(init=init, losses={"model": loss}))
+    parts = jax.tree.map(lambda *values: np.stack(values), *[toys.batch(seed) for seed in range(3)])
+    after, _ = jax.vmap(
+        functools.partial(step, axis_name="batch"), axis_name="batch", in_axes=(None, 0, None), out_axes=None
+    )(state, parts, toys.KEY)
+    np.testing.assert_array_equal(after.extra["earlier"]["weights"], frozen["weights"])
+    assert not np.array_equal(np.asarray(frozen["weights"]) * np.float32(3) / np.float32(3), frozen["weights"])
+    assert float(after.extra["model"]["seen"]) == 1.0

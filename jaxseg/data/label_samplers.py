@@ -39,7 +39,8 @@ def elastic(
 
     The field is white noise under a Gaussian, scaled to the magnitude. Its slopes have the deviation magnitude /
     (sqrt(2) sigma): with a sigma of three magnitudes or more the field hardly ever folds, and structures keep their
-    topology but for parts a voxel or two thin. Source: Simard et al., ICDAR 2003, section 2.
+    topology but for parts a voxel or two thin. With a sigma near the image's size most of a field is a shift.
+    Source: Simard et al., ICDAR 2003, section 2.
 
     Args:
       label: 2D or 3D.
@@ -128,7 +129,7 @@ def recombine(labels: Sequence[Label], *, seed: Seed, max_shift: int = 0) -> Lab
     Of every class the new map gets as many components as one of the two has, drawn from those of both: a single organ
     comes from one patient or the other and is never doubled. Corners connect. Where components collide the higher class
     id wins, as tumours lie in organs; what they cover is lost. Each stays at its place, or moves with its bounding box
-    inside the image.
+    inside the image. With few components the draw may well be one of the given maps: let `elastic` follow.
 
     Args:
       labels: two or more maps of one shape, 2D or 3D, values of 0 and above; 0 is background. Two empty ones give an

@@ -59,8 +59,8 @@ def enlarge(
 
     "nearest" repeats voxels. "linear" and "cubic" continue the edge value outside; cubic is the interpolating B-spline
     (Unser 1999), equal to `scipy.ndimage.zoom(order=3, mode="nearest", grid_mode=True)`. "fourier" is zero filling,
-    what scanners do: periodic sinc interpolation, which undoes `degrade` on a band-limited image. These are what
-    super-resolution has to beat.
+    what scanners do: periodic sinc interpolation, which undoes `degrade` on a band-limited image; it rings at borders
+    that differ from the opposite ones. These are what super-resolution has to beat.
 
     Args:
       image: one image, 2D or 3D; integers become float32.

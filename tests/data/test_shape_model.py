@@ -63,9 +63,29 @@ def test_variance_of_the_draws():
     np.testing.assert_allclose(np.std(radii), np.std([4, 5, 6, 7, 8], ddof=1), rtol=0.2)
     wide = [np.sqrt(sample_shape(model, seed=seed, scale=0.5).sum() / np.pi) for seed in range(200)]
     np.testing.assert_allclose(np.std(wide), np.std(radii) / 2, rtol=0.2)
-    assert max(radii) < 6 + 3 * np.std([4, 5, 6, 7, 8], ddof=1) + 1  # draws stop at 3 deviations
-    shape = scipy.ndimage.label(sample_shape(model, seed=0))
-    assert shape[1] == 1
+    assert all(scipy.ndimage.label(sample_shape(model, seed=seed))[1] == 1 for seed in range(20))
+
+
+def test_draws_stop_at_three_deviations(monkeypatch):
+    model = shape_model([ball((27, 25), radius).astype(int) for radius in (5, 6, 7)], modes=1, limit=20.0)
+
+    def drawn(value):
+        monkeypatch.setattr(np.random, "default_rng", lambda seed: Always(value))
+        return sample_shape(model, seed=0)
+
+    for sign in (-1, 1):
+        np.testing.assert_array_equal(drawn(9.0 * sign), drawn(3.0 * sign))
+        assert (drawn(3.0 * sign) != drawn(2.0 * sign)).any()
+
+
+class Always:
+    """A generator whose normal draws have one value."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def standard_normal(self, size):
+        return np.full(size, self.value)
 
 
 def test_classes_stay_nested():

@@ -1,4 +1,4 @@
-"""Metrics: overlap on device, surfaces, lesions, instances, curves, calibration on the host; statistics over cases.
+"""Metrics: overlap on device; surfaces, lesions, instances, curves, calibration, made images on the host; statistics.
 
 What each metric is where a mask is empty (P predicted, T true; "absent" is empty):
 
@@ -38,6 +38,17 @@ from jaxseg.metrics.cases import case_rows
 from jaxseg.metrics.compare import compare
 from jaxseg.metrics.curves import precision_recall_area, precision_recall_curve, roc_area, roc_curve
 from jaxseg.metrics.detection import average_precision_at, coco_average_precision, mask_boxes
+from jaxseg.metrics.image_quality import (
+    Neighbours,
+    frechet_distance,
+    histogram_matching,
+    kernel_distance,
+    mean_absolute_error,
+    memorisation_ratio,
+    nearest_neighbours,
+    peak_signal_to_noise,
+    structural_similarity,
+)
 from jaxseg.metrics.instances import (
     aggregated_jaccard,
     dsb_score,
@@ -95,6 +106,11 @@ TABLE = {
     "dsb_score": "jaxseg.metrics.instances:dsb_score",
     "panoptic_quality": "jaxseg.metrics.instances:panoptic_quality",
     "aggregated_jaccard": "jaxseg.metrics.instances:aggregated_jaccard",
+    "mean_absolute_error": "jaxseg.metrics.image_quality:mean_absolute_error",
+    "peak_signal_to_noise": "jaxseg.metrics.image_quality:peak_signal_to_noise",
+    "structural_similarity": "jaxseg.metrics.image_quality:structural_similarity",
+    "frechet_distance": "jaxseg.metrics.image_quality:frechet_distance",
+    "kernel_distance": "jaxseg.metrics.image_quality:kernel_distance",
 }
 
 
@@ -111,6 +127,7 @@ def from_string(text: str) -> Callable:
 __all__ = [
     "CalibrationCounts",
     "Correlation",
+    "Neighbours",
     "RiskCoverage",
     "add_calibration",
     "aggregate",
@@ -136,21 +153,28 @@ __all__ = [
     "dsb_score",
     "expected_calibration_error",
     "f1_at",
+    "frechet_distance",
     "from_string",
     "hausdorff",
     "hausdorff95",
+    "histogram_matching",
     "instance_counts",
     "instance_rows",
     "iou",
+    "kernel_distance",
     "lesion_f1",
     "lesion_scores",
     "mask_boxes",
     "match_instances",
     "maximum_calibration_error",
+    "mean_absolute_error",
     "mean_distance",
+    "memorisation_ratio",
     "names",
+    "nearest_neighbours",
     "negative_log_likelihood",
     "panoptic_quality",
+    "peak_signal_to_noise",
     "percentile_distance",
     "precision",
     "precision_at",
@@ -163,6 +187,7 @@ __all__ = [
     "roc_area",
     "roc_curve",
     "specificity",
+    "structural_similarity",
     "summarise",
     "surface_dice",
     "surface_distances",

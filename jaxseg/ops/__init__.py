@@ -16,6 +16,7 @@ from jaxseg.ops.boxes import (
 from jaxseg.ops.components import connected_components
 from jaxseg.ops.conv import conv, conv_transpose
 from jaxseg.ops.distance import distance_transform
+from jaxseg.ops.frequency import degrade, enlarge
 from jaxseg.ops.morphology import border, close, dilate, erode, open
 from jaxseg.ops.nms import batched_nms, nms
 from jaxseg.ops.paste import paste_masks
@@ -41,9 +42,11 @@ __all__ = [
     "conv",
     "conv_transpose",
     "decode_boxes",
+    "degrade",
     "dilate",
     "distance_transform",
     "encode_boxes",
+    "enlarge",
     "erode",
     "gaussian_window",
     "generalized_box_iou",

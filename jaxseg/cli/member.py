@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from jaxseg import models, registry
 from jaxseg.cli import build, inference, workdir
 from jaxseg.cli import train as training
-from jaxseg.config import NETWORKS
+from jaxseg.config import NETWORKS, ndim_of
 from jaxseg.train import checkpoint, loop
 from jaxseg.train import state as states
 from jaxseg.typing import UserError
@@ -41,7 +41,7 @@ def own(arguments: workdir.Arguments, number: int) -> workdir.Arguments:
     # These are of what the members say together.
     config.predict.postprocess = config.predict.uncertainty = config.predict.temperature = ""
     if options.kind == "stacking":
-        config.model = network(options.networks[number // options.folds], ndim=config.model.ndim)
+        config.model = network(options.networks[number // options.folds], ndim=ndim_of(config))
     if options.kind in ("bagging", "stacking", "snapshots") and config.predict.checkpoint == "best":
         # The best one was chosen on cases that the member shall not have seen; a snapshot is the end of its cycle.
         config.predict.checkpoint = "latest"

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxseg import ensemble, models, paths
 from jaxseg.cli import build, cascade, inference, member, workdir
+from jaxseg.config import ndim_of
 from jaxseg.train import logging
 from jaxseg.transfer import stored
 from jaxseg.typing import IGNORE
@@ -47,7 +48,7 @@ def fit(arguments: workdir.Arguments, members: Sequence[workdir.Arguments]) -> d
 def _fit(config: ConfigDict, members: Sequence[workdir.Arguments], known: build.Facts) -> dict[str, Any]:
     count, classes = len(config.ensemble.networks), len(known.classes)
     sampled, crops = [], []
-    ndim = config.model.ndim
+    ndim = ndim_of(config)
     rng = np.random.default_rng(config.seed)
     for features, label in _out_of_fold(config, members):
         seed = int(rng.integers(2**31))

@@ -107,7 +107,8 @@ def test_samples_are_known_by_their_place():
     whole = changed(key, image)
     part = changed(key, image[2:], index=np.arange(2, 5))
     assert_array_equal(part, whole[2:])
-    assert_allclose(differentiable_augment(key, image), whole, atol=1e-6)  # the defaults, eager
+    options = {"brightness": 0.0, "translation": 0.0}  # one change, else eager takes long
+    assert_array_equal(differentiable_augment(key, image, **options), alone(key, image, cutout=0.5))
     same = changed(key, np.ones_like(image))
     assert (same[0] != same[1]).any()
 

@@ -3,8 +3,16 @@
 `logits` are `(B, *S, K)`, `labels` class ids `(B, *S)` or soft targets `(B, *S, K)`. A new loss is a file and a line
 in `TABLE`; a loss outside the house is named "package.module:function". `from_string` joins several:
 `from_string("dice_loss(ignore_background=True) + 0.5*cross_entropy")`.
+
+Losses of generators and discriminators (`adversarial`) take no labels and stand outside the table.
 """
 
+from jaxseg.losses.adversarial import (
+    discriminator_loss,
+    feature_matching,
+    generator_loss,
+    gradient_penalty_r1,
+)
 from jaxseg.losses.boundary import boundary_loss, hausdorff_dt_loss
 from jaxseg.losses.combine import deep_supervision, from_string, names
 from jaxseg.losses.cross_entropy import (
@@ -46,10 +54,14 @@ __all__ = [
     "cross_entropy",
     "deep_supervision",
     "dice_loss",
+    "discriminator_loss",
+    "feature_matching",
     "focal_loss",
     "focal_tversky_loss",
     "from_string",
     "generalized_dice_loss",
+    "generator_loss",
+    "gradient_penalty_r1",
     "hausdorff_dt_loss",
     "jaccard_loss",
     "lovasz_softmax_loss",

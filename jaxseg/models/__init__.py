@@ -1,4 +1,8 @@
-"""Networks by name. Importing this room loads Flax; a network's own file is imported when it is asked for."""
+"""Networks by name. Importing this room loads Flax; a network's own file is imported when it is asked for.
+
+`create` makes what `(image) -> (logits, aux)` segments or classifies, `create_generator` what makes images and
+`create_discriminator` what judges them: each has a table of its own.
+"""
 
 import dataclasses
 import functools
@@ -12,7 +16,18 @@ from jaxseg.models import backbones
 from jaxseg.models.traced import input_channels, transposed_strides
 from jaxseg.typing import UserError
 
-__all__ = ["create", "describe", "divisor", "input_channels", "names", "transposed_strides"]
+__all__ = [
+    "create",
+    "create_discriminator",
+    "create_generator",
+    "describe",
+    "discriminator_names",
+    "divisor",
+    "generator_names",
+    "input_channels",
+    "names",
+    "transposed_strides",
+]
 
 MODELS = {
     "attention_unet": "jaxseg.models.unet:attention_unet",
@@ -38,11 +53,31 @@ MODELS = {
 ON_BACKBONE = {
     "unet": "jaxseg.models.encoder_unet:EncoderUNet"
 }  # with a field `encoder`, the same name is this network
+GENERATORS = {
+    "pix2pix": "jaxseg.models.generators:Pix2Pix",
+    "resnet_generator": "jaxseg.models.generators:ResNetGenerator",
+    "spade": "jaxseg.models.spade:Spade",
+    "super_resolution": "jaxseg.models.super_resolution:SuperResolution",
+}
+DISCRIMINATORS = {
+    "multi_scale_patch_gan": "jaxseg.models.discriminators:MultiScalePatchGAN",
+    "patch_gan": "jaxseg.models.discriminators:PatchGAN",
+}
 
 
 def names() -> tuple[str, ...]:
     """The names that `create` knows without a module path."""
     return tuple(sorted(MODELS))
+
+
+def generator_names() -> tuple[str, ...]:
+    """The names that `create_generator` knows without a module path."""
+    return tuple(sorted(GENERATORS))
+
+
+def discriminator_names() -> tuple[str, ...]:
+    """The names that `create_discriminator` knows without a module path."""
+    return tuple(sorted(DISCRIMINATORS))
 
 
 def create(name: str, **fields: Any) -> nn.Module:
@@ -55,17 +90,28 @@ def create(name: str, **fields: Any) -> nn.Module:
       UserError: there is no such network, or it or its backbone has no such field (the fields are listed).
     """
     table = {**MODELS, **ON_BACKBONE} if fields.get("encoder") else MODELS
-    maker = registry.resolve(name, table, kind="model")
-    kind = maker.func if isinstance(maker, functools.partial) else maker
-    if dataclasses.is_dataclass(kind):
-        known = [field.name for field in dataclasses.fields(kind) if field.name not in ("parent", "name")]
-        unknown = sorted(set(fields) - set(known))
-        if unknown:
-            raise UserError(f"The model {name!r} has no field {', '.join(unknown)}; its fields: {', '.join(known)}.")
-    model = maker(**{field: _frozen(value) for field, value in fields.items()})
+    model = _make(name, table, "model", fields)
     if name in table:
         _check_backbone(model)
     return model
+
+
+def create_generator(name: str, **fields: Any) -> nn.Module:
+    """Makes the generator called `name`: `(image, train=False) -> (image, aux)`, "spade" from labels and a style.
+
+    Raises:
+      UserError: there is no such generator, or it has no such field (the fields are listed).
+    """
+    return _make(name, GENERATORS, "generator", fields)
+
+
+def create_discriminator(name: str, **fields: Any) -> nn.Module:
+    """Makes the discriminator called `name`: `(image, train=False) -> (logits, {"features": ...})`.
+
+    Raises:
+      UserError: there is no such discriminator, or it has no such field (the fields are listed).
+    """
+    return _make(name, DISCRIMINATORS, "discriminator", fields)
 
 
 def describe(model: nn.Module) -> tuple[str, dict[str, Any]]:
@@ -94,6 +140,17 @@ def divisor(model: nn.Module, *, ndim: int = 2) -> tuple[int, ...]:
       ndim: spatial axes of a network from outside, which may not say how many it has.
     """
     return tuple(getattr(model, "divisor", (1,) * getattr(model, "ndim", ndim)))
+
+
+def _make(name: str, table: Mapping[str, str], kind: str, fields: Mapping[str, Any]) -> nn.Module:
+    maker = registry.resolve(name, table, kind=kind)
+    made = maker.func if isinstance(maker, functools.partial) else maker
+    if dataclasses.is_dataclass(made):
+        known = [field.name for field in dataclasses.fields(made) if field.name not in ("parent", "name")]
+        unknown = sorted(set(fields) - set(known))
+        if unknown:
+            raise UserError(f"The {kind} {name!r} has no field {', '.join(unknown)}; its fields: {', '.join(known)}.")
+    return maker(**{field: _frozen(value) for field, value in fields.items()})
 
 
 def _check_backbone(model: nn.Module) -> None:

@@ -1,5 +1,6 @@
 """Operations on arrays: pure functions of jax.numpy, channels last, with no Flax, config or files."""
 
+from jaxseg.ops import image_pool
 from jaxseg.ops.boxes import (
     box_area,
     box_coverage,
@@ -20,6 +21,7 @@ from jaxseg.ops.frequency import degrade, enlarge
 from jaxseg.ops.morphology import border, close, dilate, erode, open
 from jaxseg.ops.nms import batched_nms, nms
 from jaxseg.ops.paste import paste_masks
+from jaxseg.ops.pixel_shuffle import pixel_shuffle
 from jaxseg.ops.pool import average_pool, max_pool, max_pool_indices, max_unpool
 from jaxseg.ops.resize import resize
 from jaxseg.ops.roi_align import pyramid_roi_align, roi_align, roi_axis_weights
@@ -50,6 +52,7 @@ __all__ = [
     "erode",
     "gaussian_window",
     "generalized_box_iou",
+    "image_pool",
     "make_anchors",
     "max_pool",
     "max_pool_indices",
@@ -58,6 +61,7 @@ __all__ = [
     "nnunet_window",
     "open",
     "paste_masks",
+    "pixel_shuffle",
     "pyramid_level",
     "pyramid_roi_align",
     "resize",

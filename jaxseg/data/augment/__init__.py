@@ -5,12 +5,14 @@
     sample = jaxseg.data.augment.gamma(key, sample, probability=1)  # one sample, by hand
 
 To add one: write `fn(key, sample, *, options) -> sample` (see `draw`) and its line in `TABLE`.
+`differentiable_augment` stands outside it: a GAN's step calls it on real and generated images alike.
 """
 
 from collections.abc import Sequence
 
 from jaxseg.data.augment import compose, previous
 from jaxseg.data.augment.compose import batched, chain, none
+from jaxseg.data.augment.differentiable import differentiable_augment
 from jaxseg.data.augment.intensity import (
     bias_field,
     brightness,
@@ -69,6 +71,7 @@ __all__ = [
     "color_jitter",
     "contrast",
     "cutout",
+    "differentiable_augment",
     "elastic",
     "em",
     "from_string",

@@ -86,6 +86,13 @@ def _gradients(task, group, params, extra, batch, key, accumulate, axis_name):
         gradients, metrics = jax.tree.map(lambda x: x.mean(0), stacked)
     if axis_name is not None:
         gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
-        # What the loss hands through (frozen networks) needs no message, and three thirds would not be the whole.
-        extra = jax.tree.map(lambda new, old: new if new is old else jax.lax.pmean(new, axis_name), extra, before)
+        # What the loss hands through (frozen networks) needs no message, and three thirds would not be the whole;
+        # counters are alike everywhere, and their mean would be no integer any more.
+        extra = jax.tree.map(
+            lambda new, old: new if new is old or not _is_real(new) else jax.lax.pmean(new, axis_name), extra, before
+        )
     return gradients, extra, metrics
+
+
+def _is_real(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)

@@ -196,11 +196,11 @@ def test_what_the_loss_hands_through_is_not_averaged_over_devices():
 
     def loss(params, extra, batch, key, *, axis_name=None):
         value, (metrics, own) = plain.losses["model"](params, extra, batch, key)
-        return value, (metrics, {**own, "earlier": extra["earlier"]})
+        return value, (metrics, {**own, "earlier": extra["earlier"], "count": extra["count"] + 1})
 
     def init(key, image):
         params, extra = plain.init(key, image)
-        return params, {**extra, "earlier": frozen}
+        return params, {**extra, "earlier": frozen, "count": jnp.int32(0)}
 
     step, state = toys.make(plain._replace(init=init, losses={"model": loss}))
     parts = jax.tree.map(lambda *values: np.stack(values), *[toys.batch(seed) for seed in range(3)])
@@ -210,3 +210,4 @@ def test_what_the_loss_hands_through_is_not_averaged_over_devices():
     np.testing.assert_array_equal(after.extra["earlier"]["weights"], frozen["weights"])
     assert not np.array_equal(np.asarray(frozen["weights"]) * np.float32(3) / np.float32(3), frozen["weights"])
     assert float(after.extra["model"]["seen"]) == 1.0
+    assert after.extra["count"].dtype == jnp.int32 and after.extra["count"] == 1

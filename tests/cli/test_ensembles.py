@@ -8,8 +8,13 @@ import nibabel
 import numpy as np
 import pytest
 
+from jaxseg.cli import inference, workdir
+from jaxseg.cli import predict as prediction
+from jaxseg.data import readers
+from jaxseg.data.datasets import inputs
 from jaxseg.train import checkpoint
 from jaxseg.transfer import stored
+from jaxseg.typing import UserError
 
 # A network that traces in a moment, with batch normalisation, so that statistics are carried along too.
 CONFIG = """
@@ -56,6 +61,15 @@ def run(root, tmp_path_factory):
 def bagged(run):
     """No case is held out: each is scored by the members whose resample left it out."""
     return run("bagging", "kind=bagging", "members=3", "--config.data.fold=none")
+
+
+def loaded(folder):
+    """A workdir as `--mode predict` sees it, in this process."""
+    return inference.load(folder, workdir.stored_config(folder))
+
+
+def arguments_of(folder, config):
+    return workdir.Arguments(config, folder, (), None, None, False)
 
 
 def record(folder):
@@ -114,11 +128,9 @@ def test_predict_gives_the_mean_and_its_uncertainty(root, bagged, tmp_path):
     maps = "--set=predict.uncertainty=entropy,mutual_information,disagreement"
     done = clinic.launch(*flags, maps, f"--workdir={folder}", f"--output={tmp_path / 'all'}")
     assert done.returncode == 0, done.stderr
-    each = []
-    for number in range(3):
-        alone = clinic.launch(*flags, f"--workdir={folder / f'member_{number}'}", f"--output={tmp_path / str(number)}")
-        assert alone.returncode == 0, alone.stderr
-        each.append(nibabel.load(tmp_path / str(number) / "case_00_probabilities.nii.gz").get_fdata())
+    volume = readers.read(scan)
+    alone = [loaded(folder / f"member_{number}").predict(volume, keep_probabilities=True) for number in range(3)]
+    each = [one.probabilities.transpose(2, 1, 0, 3) for one in alone]  # as nibabel has them
     mean = nibabel.load(tmp_path / "all" / "case_00_probabilities.nii.gz").get_fdata()
     np.testing.assert_allclose(mean, np.mean(each, axis=0), atol=1e-6)
     own = nibabel.load(scan)
@@ -132,11 +144,10 @@ def test_predict_gives_the_mean_and_its_uncertainty(root, bagged, tmp_path):
     within = np.mean([-(p * np.log(np.maximum(p, 1e-12))).sum(-1) / np.log(3) for p in each], axis=0)
     np.testing.assert_allclose(maps["mutual_information"].get_fdata(), np.maximum(entropy - within, 0), atol=1e-5)
     assert (tmp_path / "all" / "case_00_disagreement.nii.gz").exists()
-    wrong = clinic.launch(
-        "--mode=predict", f"--input={scan}", f"--workdir={folder / 'member_0'}", f"--output={tmp_path / 'no'}",
-        "--set=predict.uncertainty=disagreement",
-    )  # fmt: skip
-    assert wrong.returncode == 2 and "members cannot differ" in wrong.stderr
+    one = loaded(folder / "member_0")
+    one.config.predict.uncertainty = "disagreement"
+    with pytest.raises(UserError, match="members cannot differ"):
+        prediction._finder(arguments_of(folder / "member_0", one.config), one)
 
 
 def test_the_same_command_trains_nothing_again_and_combines_otherwise(run, bagged):
@@ -264,13 +275,14 @@ def test_overlapping_regions_an_ignore_label_and_a_temperature(tmp_path):
         f"--input={root / 'imagesTr'}",
         "--set=predict.probabilities=True",
     )
-    odds = []
-    for name, value in (("plain", ""), ("scaled", "auto")):
-        out = clinic.launch(*flags, f"--output={tmp_path / name}", f"--set=predict.temperature='{value}'")
-        assert out.returncode == 0, out.stderr
-        image = nibabel.load(tmp_path / name / "p0_probabilities.nii.gz").get_fdata().clip(1e-6, 1 - 1e-6)
-        odds.append(np.log(image / (1 - image)))
+    out = clinic.launch(*flags, f"--output={tmp_path / 'scaled'}", "--set=predict.temperature='auto'")
+    assert out.returncode == 0, out.stderr
+    cases = {case.name: case for case in inputs.list_inputs(str(root / "imagesTr"), channels=2)}
+    plain = loaded(tmp_path / "run").predict(inputs.read_case(cases["p0"]), keep_probabilities=True)
+    scaled = nibabel.load(tmp_path / "scaled" / "p0_probabilities.nii.gz").get_fdata()
+    images = [image.clip(1e-6, 1 - 1e-6) for image in (plain.probabilities.transpose(2, 1, 0, 3), scaled)]
+    odds = [np.log(image / (1 - image)) for image in images]
     inside = np.abs(odds[0]) < 8 * min(1.0, temperature)  # beyond, probabilities are too near 0 or 1 for float32
     np.testing.assert_allclose(odds[1][inside], odds[0][inside] / temperature, rtol=1e-3, atol=1e-3)
-    labels = [nibabel.load(tmp_path / name / "p0.nii.gz").get_fdata() for name in ("plain", "scaled")]
-    np.testing.assert_array_equal(*labels)
+    found = nibabel.load(tmp_path / "scaled" / "p0.nii.gz").get_fdata()
+    np.testing.assert_array_equal(found, plain.labels.transpose(2, 1, 0))  # the file's values are the class ids

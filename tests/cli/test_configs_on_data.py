@@ -6,7 +6,7 @@ import clinic
 import pytest
 
 RUNS = {
-    "chase.py:debug,network=fpn": ("chase_db1", "vessel", 4),
+    "chase.py:debug": ("chase_db1", "vessel", 4),
     "drive.py:debug,network=segnet": ("drive", "vessel", 4),
     "jsrt_lungs.py:debug,network=deeplabv3plus": ("jsrt_lungs", "lung", 20),
 }

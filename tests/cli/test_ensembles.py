@@ -8,8 +8,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from jaxseg import validation
 from jaxseg.cli import inference, workdir
 from jaxseg.cli import predict as prediction
+from jaxseg.config import base_config
 from jaxseg.data import readers
 from jaxseg.data.datasets import inputs
 from jaxseg.train import checkpoint
@@ -221,35 +223,47 @@ def test_stacking_never_sees_what_it_is_judged_by(run):
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("fields", "message"),
     [
-        (("kind=bagging", "--config.data.fold=all"), "one fold at a time"),
-        (("kind=bogging",), "ensemble.kind must be one of seeds"),
-        (("kind=seeds", "combine=greedy"), "ensemble.combine of seeds must be auto or one of"),
-        (("kind=seeds", "members=1"), "ensemble.members must be at least 2"),
-        (("kind=stacking", "networks=('unet',)"), "at least two networks"),
-        (("kind=stacking", "networks=('unet','unett')"), "ensemble.networks names 'unett'"),
-        (("kind=boosting", "together=vmap"), "ensemble.together is for seeds, bagging, soup"),
-        (("kind=seeds", "--config.predict.uncertainty=entropie"), "predict.uncertainty takes entropy"),
-        (("kind=seeds", "--config.predict.temperature=-1"), "predict.temperature must be auto or a positive number"),
+        ({"kind": "bogging"}, "ensemble.kind must be one of seeds"),
+        ({"kind": "seeds", "combine": "greedy"}, "ensemble.combine of seeds must be auto or one of"),
+        ({"kind": "seeds", "members": 1}, "ensemble.members must be at least 2"),
+        ({"kind": "stacking", "networks": ("unet",)}, "at least two networks"),
+        ({"kind": "boosting", "together": "vmap"}, "ensemble.together is for seeds, bagging, soup"),
+        ({"kind": "soup", "trunk": 1.0}, "ensemble.trunk between 0 and 1"),
+        ({"kind": "boosting", "validation": 0.0}, "ensemble.validation must be a share"),
     ],
 )
-def test_bad_input(run, tmp_path, flags, message):
-    _, printed = run(tmp_path / "wrong", *flags, status=2)
-    assert message in printed and "Traceback" not in printed
+def test_settings_that_contradict_each_other(fields, message):
+    config = base_config()
+    config.data.name, config.train.total_steps = "msd", 4
+    validation.validate(config)
+    config.ensemble.update(fields)
+    with pytest.raises(UserError, match=message):
+        validation.validate(config)
 
 
-def test_an_unfinished_ensemble_says_so(run, bagged, root, tmp_path):
+def test_options_of_prediction_that_are_wrong():
+    config = base_config()
+    config.data.name, config.train.total_steps, config.data.fold = "msd", 4, "all"
+    config.ensemble.kind, config.predict.uncertainty, config.predict.temperature = "seeds", "entropie", "-1"
+    with pytest.raises(UserError) as caught:
+        validation.validate(config)
+    for part in ("one fold at a time", "uncertainty takes entropy", "temperature must be auto or a positive number"):
+        assert part in str(caught.value)
+
+
+def test_a_network_that_there_is_not(run, tmp_path):
+    _, printed = run(tmp_path / "wrong", "kind=stacking", "networks=('unet','unett')", status=2)
+    assert "ensemble.networks names 'unett'" in printed and "Traceback" not in printed
+
+
+def test_an_unfinished_ensemble_says_so(run, bagged):
     folder, _ = run("only", "kind=seeds", "members=2", "--mode=prepare")
-    wrong = clinic.launch(
-        "--mode=predict", f"--workdir={folder}", f"--input={root / 'imagesTr'}", f"--output={tmp_path}"
-    )
-    assert wrong.returncode == 2 and "no finished ensemble" in wrong.stderr
-    also = clinic.launch(
-        "--mode=predict", f"--workdir={bagged[0]}", f"--average={folder}", f"--input={root / 'imagesTr'}",
-        f"--output={tmp_path}",
-    )  # fmt: skip
-    assert also.returncode == 2 and "leave out --average" in also.stderr
+    with pytest.raises(UserError, match="no finished ensemble"):
+        loaded(folder)
+    with pytest.raises(UserError, match="leave out --average"):
+        inference.load(bagged[0], workdir.stored_config(bagged[0]), others=[str(folder)])
 
 
 def test_overlapping_regions_an_ignore_label_and_a_temperature(tmp_path):

@@ -118,7 +118,7 @@ def test_all_folds_at_once_are_the_folds_one_by_one(root, trained, tmp_path):
     folder = tmp_path / "together"
     done = launch(root, folder, "--config.train.together=vmap")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "trained 2 steps of 3 folds together" in done.stdout
+    assert "trained 2 steps of 3 networks together" in done.stdout
     for number in range(3):
         ours, theirs = (rows_of(run / f"fold_{number}") for run in (folder, alone))
         assert [row["case"] for row in ours] == [row["case"] for row in theirs]

@@ -133,5 +133,5 @@ def test_all_folds_at_once_are_the_folds_one_by_one(root, trained, tmp_path):
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-4)
     more = launch(root, folder, "--config.train.together=vmap", "--config.train.total_steps=4", "--mode=train")
     assert more.returncode == 0, more.stderr
-    assert "resuming all folds at step 2 of 4" in more.stdout and "trained 4 steps of 3 folds" in more.stdout
+    assert "resuming all folds at step 2 of 4" in more.stdout and "trained 4 steps of 3 networks" in more.stdout
     assert all((folder / f"fold_{number}" / "checkpoints" / "4").exists() for number in range(3))

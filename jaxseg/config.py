@@ -260,6 +260,11 @@ def flat(tree: Mapping[str, Any], prefix: str = "", *, whole: Sequence[str] = ()
     return found
 
 
+def is_ensemble(config: ConfigDict) -> bool:
+    """Returns whether a config is that of an ensemble, and not of one of its members or of a single network."""
+    return bool(config.ensemble.kind) and config.ensemble.member is None
+
+
 def ndim_of(config: ConfigDict) -> int:
     """Returns the spatial axes of the network; one from outside without a field for them has those of the patch."""
     return config.model.get("ndim", len(config.data.patch_size))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from jaxseg import space
-from jaxseg.config import base_config, flat
+from jaxseg.config import base_config, flat, ndim_of
 from jaxseg.typing import UserError
 
 UNCERTAINTY = ("entropy", "mutual_information", "disagreement")
@@ -49,7 +49,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
         yield "predict.postprocess='auto' is what all folds have chosen; set data.fold='all', or name the steps."
     yield from _data_problems(config.data)
     yield from _number_problems(config)
-    ndim = config.model.get("ndim", len(config.data.patch_size))
+    ndim = ndim_of(config)
     if ndim not in (2, 3):
         yield f"model.ndim must be 2 or 3, got {ndim}."
     if len(config.data.patch_size) != ndim:

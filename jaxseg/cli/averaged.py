@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg import ensemble, paths
+from jaxseg import ensemble, metrics, paths, predict
 from jaxseg.cli import build, member, prepare, workdir
 from jaxseg.cli import train as training
 from jaxseg.data import store
@@ -29,17 +29,15 @@ def make(arguments: workdir.Arguments, members: Sequence[workdir.Arguments]) -> 
     task = build.task(config, known)
     like = build.state_shapes(config, known, task)
     trained = [member.state_of(one, like) for one in members]
-    trees = [_variables(state) for state in trained]
+    trees = [states.inference_variables(state) for state in trained]
     train_cases, validation = build.split(config, store.open(build.store_folder(config, arguments.workdir)))
     refresh = _refresher(config, known, task, train_cases)
     look = training.viewer(config, known, task)
 
     def score(tree: dict[str, Any]) -> float:
         own = parallel.local({"params": tree["params"], "extra": refresh(tree)})
-        table = np.array(processes.share(lambda case: training.dice(*look(own, case), known), validation))
-        counted = np.isfinite(table)
-        means = np.where(counted, table, 0).sum(0) / np.maximum(counted.sum(0), 1)
-        return float(means[counted.any(0)].mean()) if counted.any() else float("nan")
+        table = processes.share(lambda case: training.dice(*look(own, case), known), validation)
+        return metrics.finite_mean(predict.choice.mean(table))
 
     if member.combination(arguments.config) == "greedy":
         soup = ensemble.greedy_soup(score, trees)
@@ -55,10 +53,6 @@ def make(arguments: workdir.Arguments, members: Sequence[workdir.Arguments]) -> 
         for one, score in zip(members, scores)
     ]
     return {"averaged": FOLDER, "kept": kept, **({"rounds": rounds} if rounds else {})}
-
-
-def _variables(state: states.State) -> dict[str, Any]:
-    return states.inference_variables(state)
 
 
 def _refresher(config, known: build.Facts, task: Task, cases: Sequence[store.StoredCase]):
@@ -97,8 +91,13 @@ def _write(
 ) -> None:
     """Replaces the averaged network of an earlier command."""
     folder = arguments.workdir / FOLDER
-    processes.first(lambda: paths.remove_tree(folder) if folder.exists() else None)
-    processes.first(lambda: folder.mkdir(parents=True))
+
+    def clear() -> None:
+        if folder.exists():
+            paths.remove_tree(folder)
+        folder.mkdir(parents=True)
+
+    processes.first(clear)
     prepare.adopt(first.config, folder, workdir.record(arguments.workdir))
     checkpoints = checkpoint.Checkpoints(folder)
     try:

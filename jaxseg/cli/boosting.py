@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxseg import ensemble, tasks
+from jaxseg import ensemble, metrics, tasks
 from jaxseg.cli import build, member, workdir
 from jaxseg.cli import train as training
 from jaxseg.data import store
@@ -40,9 +40,9 @@ def cases(arguments: workdir.Arguments, members: Members, prepared: dict[str, An
 
     def losses_of(one: workdir.Arguments) -> np.ndarray:
         own = variables(one)
-        found = processes.share(lambda case: _mean(training.dice(*look(own, case), known)), train_cases)
+        found = processes.share(lambda case: metrics.finite_mean(training.dice(*look(own, case), known)), train_cases)
         losses = 1 - np.asarray(found)
-        print(f"{one.workdir.name}: Dice {1 - np.nanmean(losses):.4f} on the {len(losses)} training cases")
+        print(f"{one.workdir.name}: Dice {metrics.finite_mean(found):.4f} on the {len(losses)} training cases")
         return losses
 
     def validate(trained: Members, votes: Sequence[float]) -> float:
@@ -53,9 +53,9 @@ def cases(arguments: workdir.Arguments, members: Members, prepared: dict[str, An
             seen[trained[-1].workdir.name, case.name] = probabilities.astype(np.float16)
             each = [seen[one.workdir.name, case.name].astype(np.float32) for one in trained]
             together = vote(each, votes, regions=bool(known.regions), combine=member.combination(config))
-            return _mean(training.dice(together, label, known))
+            return metrics.finite_mean(training.dice(together, label, known))
 
-        found = float(np.nanmean(processes.share(score, validation)))
+        found = metrics.finite_mean(processes.share(score, validation))
         print(f"rounds 0 to {len(trained) - 1}: Dice {found:.4f} on the {len(validation)} cases set aside", flush=True)
         return found
 
@@ -108,8 +108,8 @@ def logits(arguments: workdir.Arguments, members: Members, prepared: dict[str, A
         state = member.state_of(one, build.state_shapes(one.config, known, task))
         own = parallel.local(states.inference_variables(state))
         look = training.viewer(one.config, known, task)
-        found = processes.share(lambda case: _mean(training.dice(*look(own, case), known)), validation)  # noqa: B023
-        scores.append(float(np.nanmean(found)))
+        found = processes.share(lambda case: metrics.finite_mean(training.dice(*look(own, case), known)), validation)  # noqa: B023
+        scores.append(metrics.finite_mean(found))
         print(f"rounds 0 to {len(scores) - 1}: Dice {scores[-1]:.4f} on the {len(validation)} cases set aside")
         earlier = tasks.variables_of(own["params"], own["extra"])
         best = int(np.argmax(scores))
@@ -122,9 +122,3 @@ def logits(arguments: workdir.Arguments, members: Members, prepared: dict[str, A
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    """The mean over the classes that are there; NaN where none is."""
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else float("nan")

@@ -200,11 +200,15 @@ def task(config: ConfigDict, known: Facts, *, logits: bool = False) -> Task:
         "sync_batch_norm": config.train.sync_batch_norm,
         "logits": logits,
     }
-    earlier = config.ensemble.member if config.ensemble.kind == "gradient_boosting" else None
-    if earlier:
+    if earlier := earlier_rounds(config):
         rules = {"shrinkage": config.ensemble.shrinkage, "fits": config.ensemble.fits}
         return _frozen(config, tasks.boosted(model(config, known), loss, earlier=earlier, **rules, **options))
     return _frozen(config, tasks.semantic(model(config, known), loss, **options))
+
+
+def earlier_rounds(config: ConfigDict) -> int:
+    """How many networks of earlier rounds a network adds to (gradient boosting); 0 of every other."""
+    return (config.ensemble.member or 0) if config.ensemble.kind == "gradient_boosting" else 0
 
 
 def _frozen(config: ConfigDict, bound: Task) -> Task:

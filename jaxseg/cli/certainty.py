@@ -10,10 +10,12 @@ import numpy as np
 
 from jaxseg import ensemble, metrics, paths, predict
 from jaxseg.cli import build, inference, workdir
+from jaxseg.config import is_ensemble
+from jaxseg.data import fingerprint, preprocess
 from jaxseg.evaluate import files
+from jaxseg.evaluate.certainty import CERTAINTY, MEMBERS
 from jaxseg.typing import IGNORE, UserError, Volume
 
-CERTAINTY, MEMBERS = "certainty.json", "members.json"
 OUT_OF_BAG = "out_of_bag"  # folder of such scores in evaluation/
 MARGIN = 10  # voxels around what truth or prediction call foreground: calibration is measured in this box
 PIXELS = 5000  # of that box, drawn from each case for the temperature
@@ -100,7 +102,7 @@ def judge(case: str, found: Explained, true: np.ndarray, known: build.Facts, *, 
     members = {number: _dice(one, true, known) for number, one in found.members.items()}
     between = _between(list(found.members.values()), known)
     pairs = {
-        (i, j): _mean(between[place, other].tolist())
+        (i, j): metrics.finite_mean(between[place, other])
         for place, i in enumerate(found.members)
         for other, j in enumerate(found.members)
         if i < j
@@ -109,7 +111,7 @@ def judge(case: str, found: Explained, true: np.ndarray, known: build.Facts, *, 
         case=case,
         counts=counts,
         quality=ensemble.expected_dice(probabilities, decided).tolist(),
-        agreement=[_mean(between[np.triu_indices(len(between), k=1)][:, k].tolist()) for k in range(between.shape[-1])],
+        agreement=predict.choice.mean(between[np.triu_indices(len(between), k=1)]).tolist(),
         entropy=ensemble.mean_entropy_inside(found.certainty.entropy, labels),
         probabilities=drawn[0],
         labels=drawn[1],
@@ -129,10 +131,7 @@ def _targets(true: np.ndarray, known: build.Facts) -> np.ndarray:
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:
     """The box around what is set, widened by MARGIN; all of the image where nothing is."""
-    places = [np.flatnonzero(mask.any(axis=tuple(set(range(mask.ndim)) - {axis}))) for axis in range(mask.ndim)]
-    if any(not len(place) for place in places):
-        return (slice(None),) * mask.ndim
-    return tuple(slice(max(0, int(place[0]) - MARGIN), int(place[-1]) + 1 + MARGIN) for place in places)
+    return tuple(slice(max(0, first - MARGIN), end + MARGIN) for first, end in preprocess.box_of(mask))
 
 
 def _sample(probabilities: np.ndarray, targets: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -288,13 +287,14 @@ def members(
     table = []
     for number, (name, _) in enumerate(trained.parts):
         own = np.array([one.members[number] for one in judged if number in one.members]).reshape(-1, len(names))
-        table.append({"name": name, "dice": _means(own, names), "weight": shares.get(name, weights[number])})
+        means = dict(zip(names, predict.choice.mean(own).tolist()))
+        table.append({"name": name, "dice": means, "weight": shares.get(name, weights[number])})
     pairs = np.full((count, count), np.nan)
     for i in range(count):
         for j in range(i + 1, count):
             found = [one.pairs[i, j] for one in judged if (i, j) in one.pairs]
-            pairs[i, j] = pairs[j, i] = float(np.mean(found)) if found else np.nan
-    together = {name: _mean([float(row["dice"]) for row in rows if row["class"] == name]) for name in names}
+            pairs[i, j] = pairs[j, i] = metrics.finite_mean(found)
+    together = {name: metrics.finite_mean(float(row["dice"]) for row in rows if row["class"] == name) for name in names}
     return {
         "kind": trained.config.ensemble.kind,
         "combine": entry["combine"],
@@ -306,15 +306,6 @@ def members(
     }
 
 
-def _means(table: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    return {name: _mean(table[:, place].tolist()) for place, name in enumerate(names)}
-
-
-def _mean(values: Sequence[float]) -> float:
-    finite = [value for value in values if math.isfinite(value)]
-    return float(np.mean(finite)) if finite else math.nan
-
-
 def finish(
     arguments: workdir.Arguments,
     folder: paths.Path,
@@ -324,16 +315,16 @@ def finish(
     found: Mapping[str, Any],
 ) -> None:
     """Writes certainty.json and, of an ensemble, members.json; says the figures; keeps the temperature for predict."""
-    _write(folder, CERTAINTY, found)
+    fingerprint.write_json(folder / CERTAINTY, files.jsonable(found))
     scaled = "" if found["ece_scaled"] is None else f", {found['ece_scaled']:.4f} at temperature"
     print(f"calibration error {found['ece']:.4f}{scaled}, Brier {found['brier']:.4f} around the foreground")
     for name, entry in found["quality"].items():
         if math.isfinite(entry["spearman"]):
             print(f"expected Dice foretells that of {name}: rank correlation {entry['spearman']:.2f} (n={entry['n']})")
-    kind, number = trained.config.ensemble.kind, trained.config.ensemble.member
-    if kind and number is None:
+    if is_ensemble(trained.config):
         table = members(judged, trained, rows, workdir.record(arguments.workdir)["ensemble"])
-        _write(folder, MEMBERS, _with_out_of_bag(table, folder / OUT_OF_BAG / MEMBERS))
+        table = _with_out_of_bag(table, folder / OUT_OF_BAG / MEMBERS)
+        fingerprint.write_json(folder / MEMBERS, files.jsonable(table))
         for one in table["members"]:
             print(f"{one['name']:<24} " + ", ".join(f"{name} {value:.4f}" for name, value in one["dice"].items()))
         print(f"{'together':<24} " + ", ".join(f"{name} {value:.4f}" for name, value in table["ensemble"].items()))
@@ -352,11 +343,6 @@ def _with_out_of_bag(table: dict[str, Any], path: paths.Path) -> dict[str, Any]:
         "members": [{**one, "out_of_bag": own.get(one["name"], {})} for one in table["members"]],
         "out_of_bag": other["ensemble"],
     }
-
-
-def _write(folder: paths.Path, name: str, content: Mapping[str, Any]) -> None:
-    """One of the two files; NaN becomes null."""
-    files.replace(folder / name, json.dumps(files.jsonable(content), indent=1, allow_nan=False) + "\n")
 
 
 def temperature(config: Any, folder: paths.Path) -> float | None:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import paths, predict
-from jaxseg.cli import build, cache, instances, workdir
+from jaxseg.cli import build, cache, instances, mixture, workdir
+from jaxseg.config import is_ensemble
 from jaxseg.data import preprocess
 from jaxseg.train import checkpoint
 from jaxseg.train import state as states
@@ -45,7 +45,7 @@ def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) 
     Raises:
       UserError: a folder has no checkpoint, or one of another model.
     """
-    if config.ensemble.kind and config.ensemble.member is None:
+    if is_ensemble(config):
         from jaxseg.cli import combined  # which loads its members through here
 
         return combined.load(folder, config, others=others)
@@ -94,16 +94,15 @@ def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) 
     return Trained(config, record, known, held_out, restored.step, run, find)
 
 
-_COMPILED: dict[str, tuple[Task, Callable]] = {}
+_COMPILED: dict[str, tuple[Task, Callable]] = {}  # what to predict with, by all that `build.task` reads
 
 
 def _compiled(config: ConfigDict, known: build.Facts, *, logits: bool) -> tuple[Task, Callable]:
     """Returns the task and its jitted predictor; one for all folds and members of the same network."""
-    member = config.ensemble.member if config.ensemble.kind == "gradient_boosting" else 0
-    parts = [config.model, config.loss, config.task, config.train, config.optim, config.instance, config.ensemble]
-    stated = [part.to_json() if isinstance(part, ConfigDict) else part for part in parts]
-    stated[-1] = config.ensemble.to_json() if member else ""
-    key = repr([stated, known, logits, config.data.previous is not None])
+    sections = [config[name].to_json() for name in ("model", "train", "optim", "instance")]
+    earlier = build.earlier_rounds(config)
+    boosted = config.ensemble.to_json() if earlier else ""
+    key = repr([sections, config.loss, config.task, boosted, known, logits])
     if key not in _COMPILED:
         task = build.task(config, known, logits=logits)
         _COMPILED[key] = task, jax.jit(task.predict)
@@ -157,7 +156,7 @@ def _known(folder: paths.Path, record: dict[str, Any]) -> build.Facts:
 def _alike(other: paths.Path, folder: paths.Path, config: ConfigDict) -> bool:
     """Whether another workdir's network can take the same windows of the same preprocessed image."""
     theirs = workdir.stored_config(other)
-    if theirs.ensemble.kind and theirs.ensemble.member is None:
+    if is_ensemble(theirs):
         return False
     if theirs.data.fold == "all" or config.task == "instance":
         return theirs.data.fold != "all"  # objects are refused by `_detector`
@@ -170,22 +169,16 @@ def _together(first: Trained, others: Mapping[paths.Path, Trained]) -> Trained:
     """Averages networks of different kinds on the grid of the file; post-processing is the first one's."""
     for folder, other in others.items():
         check_data(folder, other.known, first.known)
-    members = [first, *others.values()]
+    members = [functools.partial(_raw, one) for one in (first, *others.values())]
+    rule = mixture.Rule("probabilities", (1.0,) * len(members))
+    run = functools.partial(mixture.predict_together, members, rule, first.known)
+    return first._replace(predict=functools.partial(mixture.cleaned, run, first.config.predict.postprocess))
 
-    def run(volume: Volume, *, keep_probabilities: bool = False, previous: Any = None) -> predict.Prediction:
-        total = None
-        for member in members:
-            options = {"previous": previous} if previous is not None and member.config.data.previous else {}
-            found = member.predict(volume, keep_probabilities=True, postprocess=None, **options).probabilities
-            total = found if total is None else total + found
-        assert total is not None
-        probabilities = total / len(members)
-        labels = predict.reduce(probabilities, first.known.regions)
-        if chain := first.config.predict.postprocess:
-            labels = predict.postprocess.from_string(chain)(labels, spacing=volume.spacing).astype(np.int16)
-        return predict.Prediction(labels, probabilities if keep_probabilities else None)
 
-    return first._replace(predict=run)
+def _raw(member: Trained, volume: Volume, *, previous: Any = None, **options: Any) -> predict.Prediction:
+    """What one network says, without post-processing; only one that follows a previous stage is told of it."""
+    given = {"previous": previous} if previous is not None and member.config.data.previous else {}
+    return member.predict(volume, postprocess=None, **given, **options)
 
 
 def check_data(folder: paths.Path, found: build.Facts, known: build.Facts) -> None:
@@ -200,7 +193,11 @@ def _restore(folder: paths.Path, config: ConfigDict, task: Task, known: build.Fa
     """Reads the parameters of a workdir whose data must be like that of the first."""
     found = _known(folder, workdir.record(folder))
     check_data(folder, found, known)
-    like = build.state_shapes(config, known, task)
+    return restore(folder, config, build.state_shapes(config, known, task))
+
+
+def restore(folder: paths.Path, config: ConfigDict, like: states.State) -> checkpoint.Restored:
+    """Reads the checkpoint that `config.predict.checkpoint` names into the shapes of `like`."""
     step = picked(folder, config)
     checkpoints = checkpoint.Checkpoints(folder)
     try:

@@ -151,7 +151,7 @@ def _runner(config: ConfigDict) -> str:
     several: dict[str, str] = {}
     if "data" in config and config.data.fold == "all":
         several = OF_FOLDS
-    if "ensemble" in config and config.ensemble.kind and config.ensemble.member is None:
+    if "ensemble" in config and configs.is_ensemble(config):
         several = OF_MEMBERS
     return several.get(MODE.value, MODES[MODE.value])
 

@@ -9,7 +9,7 @@ from jaxseg import models, registry
 from jaxseg.cli import build, inference, workdir
 from jaxseg.cli import train as training
 from jaxseg.config import NETWORKS, ndim_of
-from jaxseg.train import checkpoint, loop
+from jaxseg.train import loop
 from jaxseg.train import state as states
 from jaxseg.typing import UserError
 from jaxseg.validation import COMBINE
@@ -23,6 +23,14 @@ def combination(config: ConfigDict) -> str:
     """Returns how the members become one: what `ensemble.combine` says, "auto" resolved."""
     options = config.ensemble
     return COMBINE[options.kind][0] if options.combine == "auto" else options.combine
+
+
+def check_regions(config: ConfigDict, known: build.Facts) -> None:
+    """Raises a UserError where the members cannot become one because the data names overlapping regions."""
+    how = combination(config)
+    if known.regions and how in ("learner", "vote", "staple"):
+        what = "kind='stacking'" if how == "learner" else f"combine={how!r}"
+        raise UserError(f"ensemble.{what} needs exclusive classes, but the data names overlapping regions.")
 
 
 def each(arguments: workdir.Arguments) -> list[workdir.Arguments]:
@@ -97,9 +105,4 @@ def state_of(one: workdir.Arguments, like: states.State) -> states.State:
       one: the member.
       like: a state (or shapes) of its network.
     """
-    step = inference.picked(one.workdir, one.config)
-    checkpoints = checkpoint.Checkpoints(one.workdir)
-    try:
-        return checkpoints.restore(like, step=step).state
-    finally:
-        checkpoints.close()
+    return inference.restore(one.workdir, one.config, like).state

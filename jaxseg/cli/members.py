@@ -34,12 +34,16 @@ def train(arguments: workdir.Arguments) -> bool:
         parallel.keep_barriers()
     fixed = (*workdir.FIXED, *(("ensemble.members",) if kind == "snapshots" else ()))
     processes.first(lambda: workdir.begin(folder, config, fixed=fixed))
-    _check_networks(arguments)
+    known = build.facts(build.dataset(config))
+    member.check_regions(config, known)
+    if kind == "stacking" and processes.several():
+        raise UserError("ensemble.kind='stacking' is for one host: the learner is fitted by one process.")
+    _check_networks(arguments, known)
+    open_patch = 0 in config.data.patch_size
     prepared = _prepare(config, folder)
     members = member.each(arguments)  # now that the patch is known
-    for one in members:
-        one.config.data.patch_size = config.data.patch_size
-    _check_networks(arguments)
+    if open_patch:
+        _check_networks(arguments, known)
     try:
         finished = KINDS[kind](arguments, members, prepared)
     except member.Stopped:
@@ -76,18 +80,12 @@ def _unseen(arguments: workdir.Arguments) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _check_networks(arguments: workdir.Arguments) -> None:
-    """Builds every kind of network without data, and refuses what the kind of ensemble cannot do with such data."""
-    known, kind = build.facts(build.dataset(arguments.config)), arguments.config.ensemble.kind
-    how = member.combination(arguments.config)
-    if known.regions and how in ("learner", "vote", "staple"):
-        what = "kind='stacking'" if how == "learner" else f"combine={how!r}"
-        raise UserError(f"ensemble.{what} needs exclusive classes, but the data names overlapping regions.")
-    if kind == "stacking" and processes.several():
-        raise UserError("ensemble.kind='stacking' is for one host: the learner is fitted by one process.")
-    different = {str(one.config.model): one.config for one in member.each(arguments)}
-    for config in different.values():
-        build.check_model(config, known)
+def _check_networks(arguments: workdir.Arguments, known: build.Facts) -> None:
+    """Builds every network of a stacking without data; that of the other kinds is checked by who prepares the data."""
+    if arguments.config.ensemble.kind == "stacking":
+        different = {str(one.config.model): one.config for one in member.each(arguments)}
+        for config in different.values():
+            build.check_model(config, known)
 
 
 def _prepare(config: ConfigDict, folder: Any) -> dict[str, Any]:
@@ -144,7 +142,6 @@ def _soup(arguments, members, prepared) -> dict[str, Any]:
     trunk = member.own(arguments, 0)._replace(workdir=arguments.workdir / TRUNK)
     options = trunk.config.ensemble
     trunk.config.train = arguments.config.train.copy_and_resolve_references()
-    trunk.config.data.patch_size = arguments.config.data.patch_size
     member.shorten(trunk.config, options.trunk)
     trunk.config.optim.schedule, trunk.config.predict.checkpoint = "constant", "latest"
     member.train(trunk, prepared)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from jaxseg import ensemble, models, paths
 from jaxseg.cli import build, cascade, inference, member, workdir
 from jaxseg.config import ndim_of
+from jaxseg.data import patches
 from jaxseg.train import logging
 from jaxseg.transfer import stored
 from jaxseg.typing import IGNORE
@@ -104,7 +105,7 @@ def _crops(rng: np.random.Generator, features: np.ndarray, label: np.ndarray, nd
     places = np.argwhere(label > 0)
     for _ in range(CROPS):
         centre = places[rng.integers(len(places))] if len(places) else rng.integers(label.shape)
-        start = [int(np.clip(c - s // 2, 0, n - s)) for c, s, n in zip(centre, size, label.shape)]
+        start = patches.centred_start(centre, label.shape, size)
         where = tuple(slice(a, a + s) for a, s in zip(start, size))
         yield features[where].reshape(*size[flat:], -1), label[where].reshape(size[flat:]).astype(np.int32)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxseg import predict
+from jaxseg import metrics, predict
 from jaxseg.cli import build, cache, cascade, initial, instances, prepare, workdir
 from jaxseg.cli import evaluate as evaluation
 from jaxseg.data import prefetch, store
@@ -226,12 +226,9 @@ def evaluator(
 
     def evaluate(state: states.State) -> dict[str, float]:
         variables = parallel.local(states.inference_variables(state))
-        table = np.array(processes.share(lambda case: dice(*look(variables, case), known), chosen))
-        counted = np.isfinite(table)
-        means = np.where(counted, table, 0).sum(0) / np.maximum(counted.sum(0), 1)
-        present = counted.any(0)
-        values = {f"dice_{name}": float(mean) for name, mean, seen in zip(names, means, present) if seen}
-        return {"dice": float(means[present].mean()) if present.any() else float("nan"), **values}
+        means = predict.choice.mean(processes.share(lambda case: dice(*look(variables, case), known), chosen))
+        values = {f"dice_{name}": float(mean) for name, mean in zip(names, means) if math.isfinite(mean)}
+        return {"dice": metrics.finite_mean(means), **values}
 
     return evaluate
 

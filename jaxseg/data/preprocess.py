@@ -82,7 +82,7 @@ def place(
     """
     axes, flips = _turn(volume, orientation, axis_order)
     data = _apply(volume.data, axes, flips)
-    box = _nonzero_box(data) if crop else [[0, size] for size in data.shape[:-1]]
+    box = box_of((data != 0).any(-1)) if crop else [[0, size] for size in data.shape[:-1]]
     record = {
         "shape": list(volume.data.shape[:-1]),
         "axes": list(axes),
@@ -236,9 +236,8 @@ def _slices(box: Sequence[Sequence[int]]) -> tuple[slice, ...]:
     return tuple(slice(start, stop) for start, stop in box)
 
 
-def _nonzero_box(data: np.ndarray) -> list[list[int]]:
-    """Returns [first, last + 1] per axis; filling holes would not change it. All zero: the whole image."""
-    mask = (data != 0).any(-1)
+def box_of(mask: np.ndarray) -> list[list[int]]:
+    """Returns [first, last + 1] per axis; filling holes would not change it. Nothing set: the whole image."""
     box = []
     for axis, size in enumerate(mask.shape):
         line = np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))

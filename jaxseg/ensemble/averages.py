@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Array, Bool, Float, Integer
 
+from jaxseg.ensemble.shares import shares_of
+
 LabelMaps = Sequence[Integer[Array | np.ndarray, "*S"]]
 CHUNK = 1_000_000  # votes held at a time
 CODES = 1 << 16  # a code of votes may run so high before it is renumbered
@@ -53,12 +55,9 @@ def majority_vote(
       ValueError: no map, shapes that differ, labels outside `0..K-1`, weights that do not fit, an unknown tie rule.
     """
     maps = _checked(label_maps, num_classes)
-    shares = np.ones(len(maps)) if weights is None else np.asarray(weights, np.float64)
-    if shares.shape != (len(maps),) or (shares < 0).any() or not 0 < shares.sum() < np.inf:
-        raise ValueError(f"weights should be {len(maps)} non-negative numbers of positive sum, got {weights}.")
+    shares = shares_of(weights, len(maps))
     if ties not in ("lowest", "background"):
         raise ValueError(f'ties should be "lowest" or "background", got {ties!r}.')
-    shares = shares / shares.sum()
     flat = [label_map.reshape(-1) for label_map in maps]  # a view of a contiguous map
     labels = np.empty(flat[0].size, np.int16)
     step = max(1, CHUNK // num_classes)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from jaxseg.ensemble.shares import shares_of
+
 ScoreFn = Callable[[PyTree], Any]  # tree -> a number; higher is better
 
 
@@ -79,10 +81,7 @@ def average_weights(
     """
     trees = list(trees)
     _check_alike(trees)
-    parts = np.ones(len(trees)) if shares is None else np.asarray(shares, np.float64)
-    if parts.shape != (len(trees),) or (parts < 0).any() or not 0 < parts.sum() < np.inf:
-        raise ValueError(f"shares should be {len(trees)} non-negative numbers of positive sum, got {shares}.")
-    parts = (parts / parts.sum()).tolist()
+    parts = shares_of(shares, len(trees), name="shares").tolist()
 
     def mean(first: Array, *rest: Array) -> Array:
         first = jnp.asarray(first)

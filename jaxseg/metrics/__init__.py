@@ -17,7 +17,7 @@ out of means and within medians. So a missed or an invented object is never drop
 
 from collections.abc import Callable
 
-from jaxseg.metrics.aggregate import aggregate, bootstrap_interval, summarise
+from jaxseg.metrics.aggregate import aggregate, bootstrap_interval, finite_mean, summarise
 from jaxseg.metrics.calibration import (
     CalibrationCounts,
     Correlation,
@@ -153,6 +153,7 @@ __all__ = [
     "dsb_score",
     "expected_calibration_error",
     "f1_at",
+    "finite_mean",
     "frechet_distance",
     "from_string",
     "hausdorff",

@@ -1,5 +1,6 @@
 """From rows of cases to means: what is left out is counted, and no mean goes without its n and interval."""
 
+import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -84,6 +85,12 @@ def case_means(table: Mapping[tuple[str, str], Mapping[str, Any]], metric: str) 
         counted = [value for value in found if not np.isnan(value)]
         means[case] = float(np.mean(counted)) if counted else float("nan")
     return means
+
+
+def finite_mean(values: Iterable[float]) -> float:
+    """Returns the mean of the numbers that are finite; NaN where there is none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return float(np.mean(finite)) if finite else math.nan
 
 
 def summarise(

@@ -56,9 +56,7 @@ class PatchGAN(nn.Module):
             bias = self.norm != "batch" or not normed
             x = self._conv(min(2**number, WIDEST) * self.features, f"conv_{number}", strides, bias)(x, train)
             if normed:
-                x = gan_layers.norm(
-                    self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype, name=f"norm_{number}"
-                )(x)
+                x = gan_layers.norm_of(self, f"norm_{number}", train)(x)
             x = gan_layers.leaky(x)
             found.append(x)
         return self._conv(1, "head", 1, True)(x, train).astype(jnp.float32), {"features": found}

@@ -123,6 +123,16 @@ def norm(kind: str, *, train: bool, axis_name: str | None = None, dtype=jnp.floa
     )
 
 
+def options_of(network: Any, *, bias: bool = False) -> dict[str, Any]:
+    """What a generator's convolutions share: all have a bias, but with batch norm only those that `bias` names."""
+    return {"use_bias": bias or network.norm != "batch", "kernel_init": normal_init(), "dtype": network.dtype}
+
+
+def norm_of(network: Any, name: str, train: bool) -> Callable:
+    """The normalisation that a network's fields `norm`, `axis_name` and `dtype` ask for."""
+    return norm(network.norm, train=train, axis_name=network.axis_name, dtype=network.dtype, name=name)
+
+
 def leaky(x: Float[Array, "..."], slope: float = SLOPE) -> Float[Array, "..."]:
     """Leaky ReLU of the slope that GANs use."""
     return nn.leaky_relu(x, slope)

@@ -70,14 +70,14 @@ class Pix2Pix(nn.Module):
             x = gan_layers.leaky(x) if level else x
             normed = 0 < level < self.n_downs - 1
             x = self._conv(width, f"down_{level}")(x)
-            x = self._norm(f"down_{level}_norm", train)(x) if normed else x
+            x = gan_layers.norm_of(self, f"down_{level}_norm", train)(x) if normed else x
             skips.append(x)
         deepest = x
         for level in reversed(range(self.n_downs)):
             x = nn.relu(x if level == self.n_downs - 1 else jnp.concatenate([skips[level], x], axis=-1))
             x = self._up(widths[level - 1] if level else self.channels, f"up_{level}", bias=level == 0)(x)
             if level:
-                x = self._norm(f"up_{level}_norm", train)(x)
+                x = gan_layers.norm_of(self, f"up_{level}_norm", train)(x)
             if level and level >= self.n_downs - DEEPEST_WITH_DROPOUT:
                 x = nn.Dropout(self.dropout, deterministic=not drop, name=f"up_{level}_dropout")(x)
         return gan_layers.finish(x, self.output), {"features": deepest}
@@ -89,20 +89,15 @@ class Pix2Pix(nn.Module):
             raise ValueError(f"A pix2pix generator needs n_downs of 2 or more; it is {self.n_downs}.")
         layers.check_divisible("The pix2pix generator", image, self.divisor)
 
-    def _options(self, bias: bool) -> dict[str, Any]:
-        init = gan_layers.normal_init()
-        return {"use_bias": bias or self.norm != "batch", "kernel_init": init, "dtype": self.dtype}
-
     def _conv(self, width: int, name: str) -> gan_layers.Conv:
-        size, options = (4,) * self.ndim, self._options(False)
+        size, options = (4,) * self.ndim, gan_layers.options_of(self)
         return gan_layers.Conv(width, size, strides=2, padding=1, name=name, **options)
 
     def _up(self, width: int, name: str, bias: bool) -> layers.ConvTranspose:
         size, step = (4,) * self.ndim, (2,) * self.ndim
-        return layers.ConvTranspose(width, step, kernel=size, padding=1, name=name, **self._options(bias))
-
-    def _norm(self, name: str, train: bool):
-        return gan_layers.norm(self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype, name=name)
+        return layers.ConvTranspose(
+            width, step, kernel=size, padding=1, name=name, **gan_layers.options_of(self, bias=bias)
+        )
 
 
 class ResNetGenerator(nn.Module):
@@ -166,24 +161,17 @@ class ResNetGenerator(nn.Module):
         y = self._conv(width, 3, f"{name}_conv1", padding=0)(gan_layers.reflect_pad(x, 1))
         y = self._step(y, f"{name}_conv1", train)
         y = self._conv(width, 3, f"{name}_conv2", padding=0)(gan_layers.reflect_pad(y, 1))
-        return self._norm(f"{name}_conv2_norm", train)(y)
+        return gan_layers.norm_of(self, f"{name}_conv2_norm", train)(y)
 
     def _step(self, x: Array, name: str, train: bool) -> Array:
-        return nn.relu(self._norm(f"{name}_norm", train)(x))
-
-    def _norm(self, name: str, train: bool):
-        return gan_layers.norm(self.norm, train=train, axis_name=self.axis_name, dtype=self.dtype, name=name)
-
-    def _options(self, bias: bool) -> dict[str, Any]:
-        init = gan_layers.normal_init()
-        return {"use_bias": bias or self.norm != "batch", "kernel_init": init, "dtype": self.dtype}
+        return nn.relu(gan_layers.norm_of(self, f"{name}_norm", train)(x))
 
     def _conv(self, width: int, kernel: int, name: str, *, strides: int = 1, padding: int = 1, bias: bool = False):
-        size, options = (kernel,) * self.ndim, self._options(bias)
+        size, options = (kernel,) * self.ndim, gan_layers.options_of(self, bias=bias)
         return gan_layers.Conv(width, size, strides=strides, padding=padding, name=name, **options)
 
     def _up(self, width: int, name: str) -> layers.ConvTranspose:
         size, step = (3,) * self.ndim, (2,) * self.ndim
         return layers.ConvTranspose(
-            width, step, kernel=size, padding=1, output_padding=1, name=name, **self._options(False)
+            width, step, kernel=size, padding=1, output_padding=1, name=name, **gan_layers.options_of(self)
         )

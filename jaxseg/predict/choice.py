@@ -85,7 +85,7 @@ def _one(number: int) -> str:
     return f"keep_largest(classes=({number},))"
 
 
-def mean(rows: Sequence[Sequence[float]]) -> Float[np.ndarray, " K"]:
+def mean(rows: Sequence[Sequence[float]] | Float[np.ndarray, "N K"]) -> Float[np.ndarray, " K"]:
     """Mean of each class over the cases in which it is defined; NaN where it is in none."""
     table = np.asarray(rows, np.float64)
     defined = np.isfinite(table)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from jaxseg import metrics
 from jaxseg.viz import colors
 from jaxseg.viz.curves import GREY, _figure, _finish, _plain
 
@@ -37,10 +38,10 @@ def calibration_gap(bins: ReliabilityBins) -> float:
     """
     count, confidence, accuracy = _columns(bins)
     full = count > 0
-    if not full.any():
-        return math.nan
-    gaps = np.abs(accuracy[full] - confidence[full])
-    return float((count[full] * gaps).sum() / count.sum())
+    sure, right = (count * np.where(full, column, 0) for column in (confidence, accuracy))
+    unused = np.zeros(())
+    sums = metrics.CalibrationCounts(count, sure, right, brier=unused, log_loss=unused, n=count.sum())
+    return metrics.expected_calibration_error(sums)
 
 
 def _columns(bins: ReliabilityBins) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

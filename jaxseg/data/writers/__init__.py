@@ -97,7 +97,8 @@ def write(
     if data.shape[:ndim] != like.data.shape[:ndim] or data.ndim not in (ndim, ndim + 1):
         raise ValueError(f"Expected data on the grid {like.data.shape[:ndim]}, but the shape is {data.shape}.")
     if is_label and data.dtype.kind not in ("f" if scalar else "iub"):
-        raise ValueError(f"A label map should hold integers, but holds {data.dtype}.")
+        what = "A map of numbers should hold fractions" if scalar else "A label map should hold integers"
+        raise ValueError(f"{what}, but holds {data.dtype}.")
     kind = suffix(path)
     if kind not in TABLE:
         raise UserError(f"{path} should end in one of {', '.join(sorted(TABLE))}, the formats that can be written.")

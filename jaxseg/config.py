@@ -34,7 +34,7 @@ def base_config() -> ConfigDict:
     config.seed = 0
     config.data = _data()
     config.model = ConfigDict({"name": "unet", "ndim": 3, "features": (16, 32, 64), "deep_supervision": True})
-    config.task = "semantic"  # or instance: objects told apart, by model.name = "mask_rcnn"
+    config.task = "semantic"  # instance (objects told apart); or makes images: synthesis, translation, super_resolution
     config.instance = ConfigDict(
         {
             "max_objects": 100,  # trained on a patch; the largest are taken where there are more
@@ -66,6 +66,7 @@ def base_config() -> ConfigDict:
             "weight_decay": 1e-5,
             "no_decay": r"(bias|scale)$",  # parameters whose path matches this are not decayed
             "momentum": 0.99,  # sgd only
+            "betas": (0.9, 0.999),  # adam, adamw, lamb: decay of the running means of gradients and of their squares
             "clip_norm": 12.0,  # 0 turns clipping off
             "accumulate": 1,  # micro-batches a step; divides data.batch_size
             "ema": 0.0,  # decay of the running average of the weights; 0 turns it off
@@ -144,6 +145,34 @@ def base_config() -> ConfigDict:
             "member": optional(int),  # which one a workdir holds; set by the command itself
         }
     )
+    config.adversarial = ConfigDict(
+        {
+            "weight": 0.0,  # of the adversarial loss; 0: no discriminator. With task="semantic": a critic of masks
+            "loss": "hinge",  # hinge, least_squares, logistic, relativistic
+            "discriminator": "patch_gan(features=32)",  # or multi_scale_patch_gan, with its options
+            "start": 0,  # steps before the adversarial loss counts; the discriminator learns from the first one on
+            "rate_factor": 1.0,  # learning rate of the discriminator over that of the network
+            "pixel": 0.0,  # weight of the mean absolute error against the true image
+            "feature_matching": 0.0,  # of the same in the discriminator's features
+            "perceptual": 0.0,  # of the same in the features of a fixed network:
+            "network": optional(str),  # workdir of a segmentation run of the same kind of images
+            "cycle": 10.0,  # of there and back (unpaired translation)
+            "identity": 0.5,  # of leaving alone what is of the target kind already, times cycle
+            "pool": 50,  # earlier images that the discriminator is shown some of (unpaired translation)
+            "gradient_penalty": 0.0,  # gamma of R1
+            "augment": "",  # differentiable, of real and made images: brightness=0.5,translation=0.125,cutout=0.5
+            "clip": 3.0,  # standard deviations at which intensities end (normalisations zscore, zscore_mask and ct)
+        }
+    )
+    config.translation = ConfigDict(
+        {
+            "source": optional(tuple),  # names of the channels that are given,
+            "target": optional(tuple),  # and of those that are made
+            "paired": True,  # False: CycleGAN; one half of the subjects shows the source, the other the target
+            "other": ConfigDict(),  # unpaired: the target's own data set, as in data: dict(name=..., root=..., ...)
+        }
+    )
+    config.super_resolution = ConfigDict({"degrade": "fourier"})  # how training images lose resolution: or gaussian
     config.plan = ConfigDict(  # --mode plan
         {
             "planner": "plain",  # plain, resenc_m, resenc_l or resenc_xl
@@ -196,6 +225,8 @@ def _data() -> ConfigDict:
             "bias": optional(float),
             "previous": optional(str),  # workdir of a finished run of all folds, whose class maps are further channels
             "store": optional(str),  # where prepared cases lie; unset: WORKDIR/prepared
+            "extra": (),  # folders of made images with labels (--mode synthesize), trained on beside the training cases
+            "extra_share": 0.5,  # of all samples that come from there
             "fold": "0",  # the part that is held out; all: one part after the other; none: every case is trained on
             "folds": 5,
             "train_cases": 0,  # train on so many cases of the training folds, drawn by seed; 0: all

@@ -236,6 +236,7 @@ def optimizers(config: ConfigDict) -> dict:
             weight_decay=options.weight_decay,
             no_decay=options.no_decay,
             momentum=options.momentum,
+            betas=tuple(options.betas),
             clip_norm=options.clip_norm,
             last=optim.parameter_factors(options.lr_factors, freeze=options.freeze, freeze_steps=options.freeze_steps),
         )

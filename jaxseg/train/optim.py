@@ -124,13 +124,15 @@ def optimizer(
     weight_decay: float,
     no_decay: str,
     momentum: float = 0.99,
+    betas: tuple[float, float] = (0.9, 0.999),
     clip_norm: float = 0.0,
     last: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
     """Returns the direction of descent, not yet scaled by the learning rate.
 
     `sgd` is Nesterov's with the decay inside the gradient (as PyTorch and nnU-Net have it), `adam` likewise; `adamw`
-    and `lamb` decay beside the gradient. `last` is applied to what comes out (see `parameter_factors`).
+    and `lamb` decay beside the gradient; `betas` are theirs and Adam's: decays of the running mean and the mean square.
+    `last` is applied to what comes out (see `parameter_factors`).
 
     Raises:
       UserError: an unknown name.
@@ -138,11 +140,12 @@ def optimizer(
     mask = functools.partial(decay_mask, no_decay=no_decay) if no_decay else None
     decay = [optax.add_decayed_weights(weight_decay, mask)] if weight_decay else []
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    first, second = betas
     chains = {
         "sgd": [*clip, *decay, optax.trace(momentum, nesterov=True)],
-        "adam": [*clip, *decay, optax.scale_by_adam()],
-        "adamw": [*clip, optax.scale_by_adam(), *decay],
-        "lamb": [*clip, optax.scale_by_adam(eps=1e-6), *decay, optax.scale_by_trust_ratio()],
+        "adam": [*clip, *decay, optax.scale_by_adam(first, second)],
+        "adamw": [*clip, optax.scale_by_adam(first, second), *decay],
+        "lamb": [*clip, optax.scale_by_adam(first, second, eps=1e-6), *decay, optax.scale_by_trust_ratio()],
     }
     if name not in chains:
         raise UserError(f"optim.name must be one of {', '.join(chains)}, got {name!r}.")

@@ -172,6 +172,16 @@ def base_config() -> ConfigDict:
             "other": ConfigDict(),  # unpaired: the target's own data set, as in data: dict(name=..., root=..., ...)
         }
     )
+    config.synthesis = ConfigDict(
+        {
+            "labels": "recombine|elastic|affine",  # how --mode synthesize makes new label maps of the training cases'
+            "seed": 0,  # of labels and styles
+            "segmenter": optional(
+                str
+            ),  # workdir of a run on real images, which says how well images keep their labels,
+            "min_dice": 0.0,  # and images below this Dice are made anew
+        }
+    )
     config.super_resolution = ConfigDict({"degrade": "fourier"})  # how training images lose resolution: or gaussian
     config.plan = ConfigDict(  # --mode plan
         {

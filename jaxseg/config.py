@@ -178,8 +178,8 @@ def base_config() -> ConfigDict:
             "seed": 0,  # of labels and styles
             "segmenter": optional(
                 str
-            ),  # workdir of a run on real images, which says how well images keep their labels,
-            "min_dice": 0.0,  # and images below this Dice are made anew
+            ),  # workdir of a run on real images: how well do images keep their labels?
+            "min_dice": 0.0,  # of its prediction; images below that are made anew
         }
     )
     config.super_resolution = ConfigDict({"degrade": "fourier"})  # how training images lose resolution: or gaussian

@@ -21,7 +21,7 @@ def test_decode_undoes_encode():
 
 
 def test_a_normalisation_without_a_range_is_refused():
-    with pytest.raises(UserError, match="data.normalize"):
+    with pytest.raises(UserError, match=r"data\.normalize"):
         value_range.encode(np.zeros((2, 1), np.float32), ("none",))
     with pytest.raises(UserError, match="positive"):
         value_range.encode(np.zeros((2, 1), np.float32), ("zscore",), clip=0.0)

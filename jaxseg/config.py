@@ -25,6 +25,8 @@ NETWORKS: dict[str, dict] = {
     "pixel_features": {},
 }
 
+MAKERS = ("synthesis", "translation", "super_resolution")  # tasks whose networks make images
+
 optional = config_dict.placeholder  # a field that is unset until somebody sets it, but has its type from the start
 
 

@@ -4,18 +4,28 @@ The discriminator sees an image with a mask and tells the annotator's from the n
 masks that pass. What its own loss says of every pixel by itself, the critic says of shapes.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxseg.tasks import players
 from jaxseg.tasks.players import DISCRIMINATOR, JUDGED, Pair, Rules
-from jaxseg.tasks.semantic import Outputs, Supervise, train_call
-from jaxseg.typing import IGNORE, Task
+from jaxseg.tasks.semantic import read_outputs, supervised, train_call
+from jaxseg.typing import IGNORE, LossFn, Task
 
 
 def with_critic(
-    task: Task, model, discriminator, rules: Rules, outputs: Outputs, supervise: Supervise, *, group: str = "model"
+    task: Task,
+    model,
+    discriminator,
+    rules: Rules,
+    loss: LossFn,
+    *,
+    num_classes: int,
+    regions: Sequence[Sequence[int]] | None = None,
+    group: str = "model",
 ) -> Task:
     """Returns the task with a second player.
 
@@ -26,10 +36,11 @@ def with_critic(
       model: its network.
       discriminator: judges `(image, mask)`.
       rules: of the game.
-      outputs: how the network's outputs are read, `semantic.read_outputs`.
-      supervise: its loss, `semantic.supervised`.
-      group: the name of the network's parameters.
+      loss: its own loss, and
+      num_classes, regions, group: as `semantic` got them.
     """
+    outputs = read_outputs(num_classes=num_classes, regions=regions)
+    supervise = supervised(loss)
 
     def init(key: Array, image: Array) -> tuple[dict, dict]:
         params, extra = task.init(key, image)

@@ -144,12 +144,12 @@ def _penalty(discriminator, variables: Mapping[str, Any], pair: Pair, rules: Rul
 
 def _accuracies(judged: Judged, rules: Rules) -> dict[str, Array]:
     """The share of patches of each half that the discriminator takes for what they are."""
-    right: dict[str, list[Array]] = {"real": [], "made": []}
+    right: dict[str, list[Array]] = {"real": [], "fake": []}
     for real, made in zip(judged.real, judged.made):
         relative = rules.loss == "relativistic"
         centre = CENTRE.get(rules.loss, 0.0)
         right["real"].append(jnp.mean(real > (made.mean() if relative else centre)))
-        right["made"].append(jnp.mean(made < (real.mean() if relative else centre)))
+        right["fake"].append(jnp.mean(made < (real.mean() if relative else centre)))
     return {f"accuracy/{half}": jnp.mean(jnp.stack(shares)) for half, shares in right.items()}
 
 

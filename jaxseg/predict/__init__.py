@@ -2,6 +2,7 @@
 
 from jaxseg.predict import choice, postprocess
 from jaxseg.predict.array import predict_array
+from jaxseg.predict.enlarge import enlarge_array
 from jaxseg.predict.ensemble import average
 from jaxseg.predict.instance_files import (
     coco_results,
@@ -22,6 +23,7 @@ __all__ = [
     "average",
     "choice",
     "coco_results",
+    "enlarge_array",
     "flip_tta",
     "label_image",
     "object_table",

@@ -176,9 +176,7 @@ def base_config() -> ConfigDict:
         {
             "labels": "recombine|elastic|affine",  # how --mode synthesize makes new label maps of the training cases'
             "seed": 0,  # of labels and styles
-            "segmenter": optional(
-                str
-            ),  # workdir of a run on real images: how well do images keep their labels?
+            "segmenter": optional(str),  # workdir of a run on real images: how well do images keep their labels?
             "min_dice": 0.0,  # of its prediction; images below that are made anew
         }
     )

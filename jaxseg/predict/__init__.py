@@ -4,6 +4,7 @@ from jaxseg.predict import choice, postprocess
 from jaxseg.predict.array import predict_array
 from jaxseg.predict.enlarge import enlarge_array
 from jaxseg.predict.ensemble import average
+from jaxseg.predict.images import predict_image, predict_images_folder, write_made
 from jaxseg.predict.instance_files import (
     coco_results,
     label_image,
@@ -32,11 +33,14 @@ __all__ = [
     "predict_array",
     "predict_case",
     "predict_folder",
+    "predict_image",
+    "predict_images_folder",
     "predict_instances",
     "reduce",
     "sliding_window",
     "watershed_instances",
     "write_coco",
     "write_label_image",
+    "write_made",
     "write_prediction",
 ]

@@ -97,9 +97,9 @@ def predict_array(
     weights = np.asarray(importance([length * factor for length, factor in zip(window, factors)], weight))
     sums = _sum_windows(predict_fn, image, weights, window_table(starts, batch_size), window, factors)
     np.divide(sums.probs, sums.weights[..., None], out=sums.probs)
-    thick_factors = (1,) * leading + factors
     crop = tuple(
-        slice(before * factor, (before + size) * factor) for (before, _), size, factor in zip(pads, sizes, thick_factors)
+        slice(before * factor, (before + size) * factor)
+        for (before, _), size, factor in zip(pads, sizes, (1,) * leading + factors)
     )
     return np.ascontiguousarray(sums.probs[crop])
 

@@ -59,13 +59,13 @@ def test_a_network_that_changes_nothing_gives_the_file_back(kind):
 
 def test_factors_of_the_network_are_brought_to_the_axes_of_the_file():
     volume = scan(6, 7, 5)
-    settings = preprocess.Settings(normalize=("zscore",), crop=True, axis_order=(2, 0, 1))
-    # canonical (S, A, R) is the file's (1, 0, 2); the network sees (R, S, A) = (2, 1, 0)
+    settings = preprocess.Settings(normalize=("zscore",), crop=True, axis_order=(0, 2, 1))
+    # canonical (S, A, R) is the file's (1, 0, 2); the network sees (S, R, A) = (1, 2, 0)
     made = predict.predict_image(
         nearest((1, 2, 3)), volume, settings, ndim=3, window=(3, 4, 3), factors=(1, 2, 3), batch_size=8
     )
-    assert_allclose(made.data, repeated(volume.data, (3, 2, 1)), atol=1e-4 * np.ptp(volume.data))
-    assert_allclose(made.spacing, np.array(volume.spacing) / (3, 2, 1), rtol=1e-12)
+    assert_allclose(made.data, repeated(volume.data, (3, 1, 2)), atol=1e-4 * np.ptp(volume.data))
+    assert_allclose(made.spacing, np.array(volume.spacing) / (3, 1, 2), rtol=1e-12)
     assert_allclose(np.linalg.norm(made.affine[:3, :3], axis=0), made.spacing, rtol=1e-12)
 
 

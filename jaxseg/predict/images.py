@@ -82,16 +82,20 @@ def predict_image(
     return volume._replace(data=data, spacing=spacing, affine=finer_affine(volume.affine, of_file))
 
 
-def write_made(made: Volume, volume: Volume, path: str | pathlib.Path, *, overwrite: bool = False) -> str:
+def write_made(
+    made: Volume, volume: Volume, path: str | pathlib.Path, *, overwrite: bool = False, same_range: bool = True
+) -> str:
     """Writes an image made of `volume`, and returns the path: `path`, or a TIFF where PNG cannot hold the image.
 
     Pictures of 8 bits give pictures of 8 bits in one channel or three; other pictures give float32.
 
     Args:
       made: the image; names the geometry.
-      volume: the input, whose number type pictures keep.
+      volume: the input.
       path: the file, named as the input; its folder is made.
       overwrite: replace a file that exists.
+      same_range: what is made has the input's range of intensities. False: it may exceed 8 bits where the input has 8
+        (another contrast), and is not cut to them.
 
     Raises:
       UserError: the file exists and may not be overwritten, or cannot be written.
@@ -99,9 +103,10 @@ def write_made(made: Volume, volume: Volume, path: str | pathlib.Path, *, overwr
     from jaxseg.data import writers
 
     path = pathlib.Path(path)
-    if path.suffix.lower() == ".png" and not writers.eight_bits(made, like=volume):
+    like = volume if same_range else None
+    if path.suffix.lower() == ".png" and not writers.eight_bits(made, like=like):
         path = path.with_suffix(".tif")
-    return str(writers.write_image(path, made, like=volume, overwrite=overwrite))
+    return str(writers.write_image(path, made, like=like, overwrite=overwrite))
 
 
 def predict_images_folder(
@@ -113,12 +118,14 @@ def predict_images_folder(
     overwrite: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     suffix: str | None = None,
+    same_range: bool = True,
 ) -> list[tuple[str, str]]:
     """Makes an image of every case, one file each, named as the input; a case that fails stops no other.
 
     Args:
       predict_image_fn: `volume -> image`, a `partial` of `predict_image`.
       cases, output, read, overwrite, progress, suffix: see `predict_folder`.
+      same_range: see `write_made`.
 
     Returns:
       `(case name, path of the image)` in the order of `cases`.
@@ -128,7 +135,7 @@ def predict_images_folder(
     """
 
     def write(case: Case, made: Volume, volume: Volume, path: pathlib.Path) -> str:
-        return write_made(made, volume, path, overwrite=overwrite)
+        return write_made(made, volume, path, overwrite=overwrite, same_range=same_range)
 
     return predict_folder(
         predict_image_fn,

@@ -183,3 +183,13 @@ def test_refused(tmp_path):
     with pytest.raises(ValueError, match="real numbers"):
         writers.write_image(tmp_path / "y.tif", Volume(image.data * 1j, (1.0, 1.0), np.eye(3)))
     assert [file.name for file in tmp_path.iterdir()] == ["x.tif"]
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["CT_pitch.nii.gz", "example_nifti2.nii.gz", "standard.nii.gz", "test.mgz"])
+def test_real_grids_made_finer(data_root, tmp_path, name):
+    like = readers.read(data_root / "nifti_edge_cases" / name)
+    image = finer(like, (2, 1, 3))
+    again = readers.read(writers.write_image(tmp_path / name, image))
+    assert_array_equal(again.data, image.data)
+    assert_allclose(again.affine, image.affine, atol=1e-5)

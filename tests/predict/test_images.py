@@ -191,6 +191,14 @@ def test_a_folder_of_pictures(folder, tmp_path):
     assert [(name, pathlib.Path(path).name) for name, path in written][2] == ("deep", "deep.tif")
 
 
+def test_another_range_of_intensities_is_not_cut_to_8_bits(folder, tmp_path):
+    volume = readers.read(folder / "a.png")
+    made = volume._replace(data=volume.data.astype(np.float32) * 9.5)
+    path = predict.write_made(made, volume, tmp_path / "a.png", same_range=False)
+    assert pathlib.Path(path).name == "a.tif"
+    assert_array_equal(readers.read(path).data, made.data)
+
+
 def test_a_tiff_in_place_of_a_png_is_not_overwritten_either(folder, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "deep.tif").write_bytes(b"precious")

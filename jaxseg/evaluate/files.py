@@ -18,7 +18,8 @@ FOLDER, CASES, SUMMARY, OVERLAYS = "evaluation", "cases.csv", "summary.json", "o
 INSTANCE_METRICS = ("dsb_score", "f1_50", "f1_75", "precision_50", "recall_50", "pq", "sq", "rq", "aji")
 PIXEL_METRICS = ("dice", "iou", "precision", "recall", "hd95_mm", "assd_mm", "nsd", "lesion_f1")
 TABLE_METRICS = (*PIXEL_METRICS, *INSTANCE_METRICS, "count_error")
-_TEXT = ("case", "class")  # never read as numbers: a case may be called 007
+_NAMES = ("case", "class")
+_TEXT = (*_NAMES, "method")  # never read as numbers: a case may be called 007
 _INTEGER = re.compile(r"[+-]?\d+")
 
 Row = dict[str, Any]
@@ -88,8 +89,12 @@ def _value(key: str, text: str) -> Any:
         return text
 
 
-def read_cases(path: str | paths.Path) -> list[Row]:
+def read_cases(path: str | paths.Path, *, names: Sequence[str] = _NAMES) -> list[Row]:
     """Reads cases.csv back into the rows that were written.
+
+    Args:
+      path: of the file.
+      names: columns that it must have: what a row is about.
 
     Raises:
       UserError: the file is missing, is not such a table, or a line is cut short.
@@ -99,8 +104,10 @@ def read_cases(path: str | paths.Path) -> list[Row]:
         raise UserError(f"There is no {path}; run --mode evaluate first.")
     lines = io.StringIO(path.read_bytes().decode(), newline="")
     header, *records = list(csv.reader(lines)) or [[]]
-    if not set(_TEXT) <= set(header):
-        raise UserError(f"{path} should have the columns case and class, its first line is {','.join(header)[:80]!r}.")
+    if not set(names) <= set(header):
+        raise UserError(
+            f"{path} should have the columns {' and '.join(names)}, its first line is {','.join(header)[:80]!r}."
+        )
     for number, record in enumerate(records, start=2):
         if len(record) != len(header):
             raise UserError(

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -133,6 +134,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, sorted_by: int
 def image(data: bytes, *, kind: str, describe: str) -> str:
     """An image that is part of the page; `kind` is its media type, such as "image/png"."""
     return f'<img src="data:{kind};base64,{base64.b64encode(data).decode()}" alt="{text(describe)}">'
+
+
+def as_jpeg(png: bytes) -> bytes:
+    """A picture for the page: a quarter of the PNG's size, colours at full resolution; the PNG itself stays exact."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.convert("RGB").save(buffer, format="JPEG", quality=88, subsampling=0)
+    return buffer.getvalue()
+
+
+def warning(lines: Sequence[str]) -> str:
+    """A list that catches the eye; the lines are escaped."""
+    return f'<div class="warning"><ul>{"".join(f"<li>{text(line)}</li>" for line in lines)}</ul></div>'
 
 
 def figure(picture: str, caption: str, *, anchor: str = "", style: str = "") -> str:

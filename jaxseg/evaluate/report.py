@@ -1,15 +1,14 @@
 """One page about a run: WORKDIR/report.html, with every picture and script inside, nothing fetched, no file paths."""
 
-import io
 import json
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxseg import paths
-from jaxseg.evaluate import files, page
+from jaxseg.evaluate import files, image_report, page
 from jaxseg.evaluate.certainty import ensemble_sections
 from jaxseg.evaluate.data_section import data_section
 from jaxseg.evaluate.evaluator import file_stem
@@ -18,6 +17,7 @@ from jaxseg.evaluate.page import Cell
 from jaxseg.typing import UserError
 from jaxseg.viz import colors, score_dots, training_curves
 from jaxseg.viz.curves import label_of
+from jaxseg.viz.players import KEYS as PLAYERS
 
 REPORT, CONFIG, LOG = "report.html", "config.json", "metrics.jsonl"
 SCORES = (*files.PIXEL_METRICS, "roc_area", "precision_recall_area", *files.INSTANCE_METRICS)
@@ -71,7 +71,34 @@ def write_report(workdir: str | paths.Path, *, facts: Mapping[str, Any] | None =
     if not workdir.is_dir():
         raise UserError(f"There is no run in {workdir}; train first, or name the folder with --workdir.")
     record = _record(workdir / CONFIG)
-    folder = workdir / files.FOLDER
+    said = image_report.training_warnings(workdir, record)
+    of_images = image_report.is_of_images(workdir)
+    if of_images:
+        sections, rows = image_report.sections(workdir, warnings=said)
+        said = []
+    else:
+        sections, rows = _sections(workdir / files.FOLDER)
+    log, broken = files.read_log(workdir / LOG) if (workdir / LOG).is_file() else (None, 0)
+    sections |= image_report.panels_section(workdir)
+    sections["Training"] = _training(log, broken)
+    sections |= image_report.players_section(log or [], warnings=said)
+    sections["What was run"] = _run(record)
+    sections["Data"] = _data(record, rows, facts or {}) + _fingerprint(record)
+    sections["How to read this page"] = image_report.READING if of_images else READING
+    name = workdir.resolve().name
+    kind = "Image" if of_images else "Segmentation"
+    subtitle = f"{kind} report, written {time.strftime('%Y-%m-%d %H:%M')} by jaxseg"
+    try:
+        files.replace(workdir / REPORT, page.page(name, subtitle, sections))
+    except OSError as error:
+        raise UserError(
+            f"The report cannot be written to {workdir}: {error.strerror}; free space or rights."
+        ) from error
+    return workdir / REPORT
+
+
+def _sections(folder: paths.Path) -> tuple[dict[str, str], list[Row]]:
+    """Returns what the evaluation of a segmentation found, as parts of the page, and its rows."""
     scored = (folder / files.CASES).is_file() and (folder / files.SUMMARY).is_file()
     rows = files.read_cases(folder / files.CASES) if scored else []
     summary = files.read_summary(folder / files.SUMMARY) if scored else {}
@@ -85,19 +112,7 @@ def write_report(workdir: str | paths.Path, *, facts: Mapping[str, Any] | None =
     sections["Pictures"] = _gallery(pictures, rows)
     sections["Distribution"] = _distribution(rows)
     sections["Cases"] = _cases(rows, pictures)
-    sections["Training"] = _training(workdir / LOG)
-    sections["What was run"] = _run(record)
-    sections["Data"] = _data(record, rows, facts or {}) + _fingerprint(record)
-    sections["How to read this page"] = READING
-    name = workdir.resolve().name
-    subtitle = f"Segmentation report, written {time.strftime('%Y-%m-%d %H:%M')} by jaxseg"
-    try:
-        files.replace(workdir / REPORT, page.page(name, subtitle, sections))
-    except OSError as error:
-        raise UserError(
-            f"The report cannot be written to {workdir}: {error.strerror}; free space or rights."
-        ) from error
-    return workdir / REPORT
+    return sections, rows
 
 
 def _record(path: paths.Path) -> dict[str, Any]:
@@ -193,7 +208,7 @@ def _data(record: Mapping[str, Any], rows: Sequence[Row], extra: Mapping[str, An
             shown[f"{part} cases"] = len(names) if isinstance(names, list) else names
     if rows:
         shown["scored cases"] = len({row["case"] for row in rows})
-        for name, group in _by_class(rows).items():
+        for name, group in _by_class(row for row in rows if "class" in row).items():
             volumes = [row["volume_true_ml"] for row in group if row.get("volume_true_ml", 0) > 0]
             if volumes:
                 middle = sorted(volumes)[len(volumes) // 2]
@@ -202,7 +217,7 @@ def _data(record: Mapping[str, Any], rows: Sequence[Row], extra: Mapping[str, An
     return page.facts(shown) if shown else page.missing("Nothing is recorded about the data.")
 
 
-def _by_class(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def _by_class(rows: Iterable[Row]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row["class"], []).append(row)
@@ -268,7 +283,7 @@ def _warnings(summary: Mapping[str, Any], rows: Sequence[Row]) -> str:
             found.append(f"{name}: the mean rests on {dice['n']} cases; its interval is a rough guess.")
     if not found:
         return "<p>None: every class was scored in every case, and no distance is infinite.</p>"
-    return f'<div class="warning"><ul>{"".join(f"<li>{page.text(line)}</li>" for line in found)}</ul></div>'
+    return page.warning(found)
 
 
 def _picture_order(path: paths.Path) -> tuple[bool, str]:
@@ -291,19 +306,9 @@ def _gallery(pictures: Sequence[paths.Path], rows: Sequence[Row]) -> str:
         kind, rank = path.stem.split("_")[:2]
         place = int(rank) if rank.isdigit() else rank
         caption = f"{kind} {place}: {name}, mean {label_of(metric)} {files.number(value)}"
-        picture = page.image(_as_jpeg(path), kind="image/jpeg", describe=caption)
+        picture = page.image(page.as_jpeg(path.read_bytes()), kind="image/jpeg", describe=caption)
         figures.append(page.figure(picture, caption, anchor=f"overlay-{path.stem}"))
     return f'<div class="gallery">{"".join(figures)}</div>'
-
-
-def _as_jpeg(path: paths.Path) -> bytes:
-    """A picture for the page: a quarter of the PNG's size, colours at full resolution; the PNG itself stays exact."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    with Image.open(io.BytesIO(path.read_bytes())) as picture:
-        picture.convert("RGB").save(buffer, format="JPEG", quality=88, subsampling=0)
-    return buffer.getvalue()
 
 
 def ranking_metric(rows: Sequence[Row]) -> str:
@@ -360,11 +365,11 @@ def _cases(rows: Sequence[Row], pictures: Sequence[paths.Path]) -> str:
     return note + page.table(head, lines, sorted_by=1)
 
 
-def _training(path: paths.Path) -> str:
-    if not path.is_file():
+def _training(rows: Sequence[Row] | None, broken: int) -> str:
+    """Curves of the log, but for those that have a section of their own."""
+    if rows is None:
         return page.missing(f"There is no {LOG}: nothing was trained in this folder.")
-    rows, broken = files.read_log(path)
-    plot = training_curves(rows)
+    plot = training_curves([{key: row[key] for key in row if key not in PLAYERS} for row in rows])
     lost = page.missing(f"{broken} line(s) of {LOG} could not be read and are left out.") if broken else ""
     if plot is None:
         return page.missing(f"{LOG} holds no curve yet.") + lost

@@ -1,4 +1,4 @@
-"""Pictures: overlays of one slice, panels of one case or of its objects, curves of one training, plots of certainty."""
+"""Pictures: overlays of one slice, panels of a case, its objects or made images, curves of a training, certainty."""
 
 from jaxseg.viz.certainty import (
     ReliabilityBins,
@@ -10,9 +10,11 @@ from jaxseg.viz.certainty import (
 )
 from jaxseg.viz.colors import class_color, hex_color
 from jaxseg.viz.curves import intensity_histograms, paired_scatter, score_dots, training_curves
+from jaxseg.viz.images import grid_panel, image_panel
 from jaxseg.viz.instances import instance_panel
 from jaxseg.viz.overlay import png_bytes, save_png, slice_overlay, uncertainty_overlay
 from jaxseg.viz.panels import case_panel
+from jaxseg.viz.players import player_curves
 from jaxseg.viz.search import parallel_coordinates, scores_by_trial
 
 __all__ = [
@@ -20,12 +22,15 @@ __all__ = [
     "calibration_gap",
     "case_panel",
     "class_color",
+    "grid_panel",
     "hex_color",
+    "image_panel",
     "instance_panel",
     "intensity_histograms",
     "members_plot",
     "paired_scatter",
     "parallel_coordinates",
+    "player_curves",
     "png_bytes",
     "quality_plot",
     "reliability_diagram",

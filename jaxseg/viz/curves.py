@@ -14,7 +14,8 @@ from jaxseg.viz import colors
 
 GREY = "#7d8590"
 _TRAIN, _VALIDATION = "#56b4e9", "#e69f00"
-_LARGER_IS_WORSE = ("hd95_mm", "assd_mm", "hd_mm")
+_LARGER_IS_WORSE = ("hd95_mm", "assd_mm", "hd_mm", "mae")
+_UNBOUNDED = ("psnr_db",)
 
 _INSTANCES = {
     "dsb_score": "DSB score",
@@ -25,11 +26,12 @@ _INSTANCES = {
     "rq": "RQ",
     "aji": "AJI",
 }
+_IMAGES = {"psnr_db": "PSNR (dB)", "ssim": "SSIM", "mae": "MAE"}
 
 
 def label_of(metric: str) -> str:
     """Returns a metric's name for people: "hd95_mm" -> "HD95 (mm)"."""
-    known = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "lesion_f1": "lesion F1", **_INSTANCES}
+    known = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "lesion_f1": "lesion F1", **_INSTANCES, **_IMAGES}
     for unit in ("_mm", "_ml"):
         if metric.endswith(unit):
             name = metric.removesuffix(unit).replace("_", " ")
@@ -188,7 +190,7 @@ def score_dots(
     axis.set_ylim(len(values) - 0.5, -0.5)
     if metric in _LARGER_IS_WORSE:
         axis.set_xlim(left=0)
-    else:
+    elif metric not in _UNBOUNDED:
         axis.set_xlim(-0.02, 1.02)
     axis.set_xlabel(_plain(label_of(metric)), color=GREY, fontsize=9)
     return _finish(figure, format)

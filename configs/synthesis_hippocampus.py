@@ -26,11 +26,11 @@ def get_config(arg=None):
     config.augment = "mirror"
 
     config.model = dict(
-        name="spade", ndim=2, features=16, widths=(8, 8, 4, 2), hidden=32, style_features=16, spectral=True
+        name="spade", ndim=2, features=8, widths=(8, 8, 4, 2), hidden=16, style_features=16, spectral=True
     )
     config.adversarial.weight = 1.0
     config.adversarial.loss = "hinge"
-    config.adversarial.discriminator = "multi_scale_patch_gan(features=32, layers=2, scales=2)"
+    config.adversarial.discriminator = "patch_gan(features=24, layers=2, spectral=True)"
     config.adversarial.feature_matching = 10.0
     config.adversarial.rate_factor = 4.0  # two time scales: 1e-4 and 4e-4, as SPADE
     config.adversarial.augment = "brightness=0.5,translation=0.125,cutout=0.5"

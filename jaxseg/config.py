@@ -80,7 +80,7 @@ def base_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "total_steps": optional(int),
-            "total_epochs": optional(float),  # an epoch is one pass: training cases / batch size
+            "total_epochs": optional(float),  # an epoch is one pass: training cases (none of data.extra) / batch size
             "total_minutes": optional(float),  # times the first steps, then fixes the number of steps
             "ckpt_steps": 250,
             "eval_steps": 250,
@@ -236,7 +236,7 @@ def _data() -> ConfigDict:
             "previous": optional(str),  # workdir of a finished run of all folds, whose class maps are further channels
             "store": optional(str),  # where prepared cases lie; unset: WORKDIR/prepared
             "extra": (),  # folders of made images with labels (--mode synthesize), trained on beside the training cases
-            "extra_share": 0.5,  # of all samples that come from there
+            "extra_share": 0.5,  # of all samples that come from there, on average; epochs still count real cases
             "fold": "0",  # the part that is held out; all: one part after the other; none: every case is trained on
             "folds": 5,
             "train_cases": 0,  # train on so many cases of the training folds, drawn by seed; 0: all

@@ -20,7 +20,7 @@ from jaxseg.typing import UserError
 # Data are prepared once for all trials, and all are scored alike on the same cases; so these decide training only.
 SEARCHED = (
     "model.", "optim.", "loss", "augment", "init.skip", "init.stem", "init.inflate", "instance.", "data.batch_size",
-    "data.patch_size", "data.foreground", "train.dtype", "train.sync_batch_norm",
+    "data.patch_size", "data.foreground", "data.extra_share", "train.dtype", "train.sync_batch_norm",
 )  # fmt: skip
 DIGITS = 4  # significant ones of a number that was drawn, so that configs can be read
 _EXAMPLE = "optim.lr=log(1e-4,1e-2); optim.name=choice(adamw,sgd)"

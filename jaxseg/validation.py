@@ -48,6 +48,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     if config.predict.postprocess == "auto" and config.data.fold != "all":
         yield "predict.postprocess='auto' is what all folds have chosen; set data.fold='all', or name the steps."
     yield from _data_problems(config.data)
+    yield from _extra_problems(config)
     yield from _number_problems(config)
     ndim = ndim_of(config)
     if ndim not in (2, 3):
@@ -179,6 +180,19 @@ def _data_problems(data: ConfigDict) -> Iterator[str]:
             yield f"data.spacing must be keep, median or positive mm such as 1.5,1,1; got {data.spacing!r}."
 
 
+def _extra_problems(config: ConfigDict) -> Iterator[str]:
+    folders = config.data.extra
+    if not isinstance(folders, list | tuple) or not all(isinstance(one, str) and one for one in folders):
+        yield f"data.extra must be a tuple of folders of made images, such as ('runs/made',), got {folders!r}."
+        return
+    if len(set(folders)) < len(folders):
+        yield f"data.extra names a folder twice: {', '.join(folders)}; name each once."
+    if folders and config.task != "semantic":
+        yield f"data.extra holds images with class maps; leave it empty where task={config.task!r}."
+    if folders and config.data.previous:
+        yield "made images have no class maps of an earlier run; leave data.extra or data.previous out."
+
+
 def _number_problems(config: ConfigDict) -> Iterator[str]:
     least = {
         "data.batch_size": 1,
@@ -205,7 +219,7 @@ def _number_problems(config: ConfigDict) -> Iterator[str]:
         value = _get(config, path)
         if not value >= smallest:
             yield f"{path} must be at least {smallest}, got {value}."
-    for path in ("data.foreground", "predict.overlap", "optim.ema"):
+    for path in ("data.foreground", "data.extra_share", "predict.overlap", "optim.ema"):
         value = _get(config, path)
         if not 0 <= value <= 1 or (value == 1 and path != "data.foreground"):
             yield f"{path} is a fraction from 0 to below 1, got {value}."

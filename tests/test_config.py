@@ -94,6 +94,29 @@ def test_problems_of_prediction_are_told():
         assert field in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data.extra": ("a", 3)}, "data.extra must be a tuple of folders of made images, such as ('runs/made',), got"),
+        ({"data.extra": ("a", "")}, "data.extra must be a tuple of folders"),
+        ({"data.extra": ("a", "b", "a")}, "data.extra names a folder twice: a, b, a"),
+        ({"data.extra_share": 1.0}, "data.extra_share is a fraction from 0 to below 1, got 1.0"),
+        ({"data.extra_share": -0.5}, "data.extra_share is a fraction from 0 to below 1, got -0.5"),
+        ({"data.extra": ("a",), "task": "instance"}, "leave it empty where task='instance'"),
+        ({"data.extra": ("a",), "data.previous": "runs/low"}, "leave data.extra or data.previous out"),
+    ],
+)
+def test_problems_of_made_images_are_told(fields, message):
+    config = configs.base_config()
+    config.data.name, config.train.total_steps = "msd", 5
+    config.data.extra, config.data.extra_share = ("a", "b"), 0.3
+    validation.validate(config)
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError) as caught:
+        validation.validate(config)
+    assert message in str(caught.value)
+
+
 def test_two_durations_are_refused():
     config = configs.base_config()
     config.data.name = "msd"

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxseg import ensemble, metrics, paths, predict
-from jaxseg.cli import build, member, prepare, workdir
+from jaxseg.cli import build, extra, member, prepare, workdir
 from jaxseg.cli import train as training
 from jaxseg.data import store
 from jaxseg.train import checkpoint, parallel, processes
@@ -31,7 +31,7 @@ def make(arguments: workdir.Arguments, members: Sequence[workdir.Arguments]) -> 
     trained = [member.state_of(one, like) for one in members]
     trees = [states.inference_variables(state) for state in trained]
     train_cases, validation = build.split(config, store.open(build.store_folder(config, arguments.workdir)))
-    refresh = _refresher(config, known, task, train_cases)
+    refresh = _refresher(config, known, task, extra.beside(config, arguments.workdir, train_cases))
     look = training.viewer(config, known, task)
 
     def score(tree: dict[str, Any]) -> float:
@@ -55,7 +55,7 @@ def make(arguments: workdir.Arguments, members: Sequence[workdir.Arguments]) -> 
     return {"averaged": FOLDER, "kept": kept, **({"rounds": rounds} if rounds else {})}
 
 
-def _refresher(config, known: build.Facts, task: Task, cases: Sequence[store.StoredCase]):
+def _refresher(config, known: build.Facts, task: Task, drawn: extra.Drawn):
     """Returns `variables -> extra` with statistics of batch normalisation that belong to the averaged weights.
 
     They are those of training batches: a mean of the members' own would be of other networks' features.
@@ -75,7 +75,7 @@ def _refresher(config, known: build.Facts, task: Task, cases: Sequence[store.Sto
         extra = tree["extra"]
         if not jax.tree.leaves(extra):
             return extra
-        stream = build.batches(config, cases, start_step=0)
+        stream = build.batches(config, drawn.cases, start_step=0, weights=drawn.weights)
         try:
             for number, batch in zip(range(REFRESH), stream):
                 extra = renew(tree["params"], extra, batch, number)

@@ -14,11 +14,11 @@ from jaxseg import metrics, ops, paths, predict, viz
 from jaxseg.cli import build, images
 from jaxseg.data import store, value_range, writers
 from jaxseg.tasks.images import one_hot, style_length
-from jaxseg.train import parallel, processes
+from jaxseg.train import collapse, parallel, processes
 from jaxseg.train import state as states
 from jaxseg.typing import Task
 
-PANELS = "panels"
+PANELS, WARNINGS = "panels", "warnings.txt"
 EXAMPLES = 3  # cases that are drawn again and again through the training
 STYLE_SEED = 7
 
@@ -153,6 +153,24 @@ def from_labels(
         for one in padded
     ]
     return np.stack(made) if label.ndim > ndim else made[0]
+
+
+def watched(write: Callable[[int, dict], None], config: ConfigDict, folder: paths.Path) -> Callable[[int, dict], None]:
+    """Returns `write` that also says, once, when a player has stopped to learn; WORKDIR/warnings.txt keeps it."""
+    record = [collapse.Watch()]
+
+    def write_and_watch(step: int, values: dict) -> None:
+        write(step, values)
+        figures = {name.removeprefix("train/"): value for name, value in values.items()}
+        if step <= config.adversarial.start or not processes.is_first():
+            return
+        record[0], message = collapse.update(record[0], step, figures)
+        if message is not None:
+            print(f"warning: {message}")
+            with (folder / WARNINGS).open("a") as file:
+                file.write(message + "\n")
+
+    return write_and_watch
 
 
 def _encoded(

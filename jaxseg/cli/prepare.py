@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from jaxseg import config as configs
 from jaxseg import paths
-from jaxseg.cli import build, cascade, images, instances, workdir
+from jaxseg.cli import build, cascade, extra, images, instances, workdir
 from jaxseg.data import fingerprint, preprocess, store
 from jaxseg.train import logging, processes
 from jaxseg.typing import DataSet, UserError
@@ -37,6 +37,7 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
     known = build.facts(dataset)
     cascade.check(config, known)
     build.check_model(config, known)
+    made = extra.load(config, dataset)
     target = build.store_folder(config, folder)
     settings = _settings(config, dataset, target)
     with logging.progress(len(dataset.cases), label="prepare") as show:
@@ -55,6 +56,8 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
         _prepare_other(config, target)
     patch = build.patch_size(config, known, cases)
     facts = {"patch_size": patch, "dataset": known._asdict(), "settings": settings._asdict(), "store": str(target)}
+    if made:
+        facts["extra"] = extra.prepare(config, folder, made, settings)
     return dataset, _save(config, folder, facts)
 
 
@@ -75,7 +78,8 @@ def _prepare_other(config: ConfigDict, beside: paths.Path) -> None:
 
 def adopt(config: ConfigDict, folder: paths.Path, prepared: dict[str, Any]) -> dict[str, Any]:
     """Returns the record of a run on data that another run, whose record this is, has just prepared and checked."""
-    return _save(config, folder, {name: prepared[name] for name in ("patch_size", "dataset", "settings", "store")})
+    shared = ("patch_size", "dataset", "settings", "store", "extra")  # the last where there is data.extra
+    return _save(config, folder, {name: prepared[name] for name in shared if name in prepared})
 
 
 def _save(config: ConfigDict, folder: paths.Path, facts: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import plan as plans
-from jaxseg.cli import build, cache, cascade, initial, prepare, workdir
+from jaxseg.cli import build, cache, cascade, extra, initial, prepare, workdir
 from jaxseg.cli import compile as compiling
 from jaxseg.cli import train as one_training
 from jaxseg.data import prefetch, store
@@ -25,6 +25,7 @@ class _Fold(NamedTuple):
 
     arguments: workdir.Arguments
     training: Sequence[store.StoredCase]
+    drawn: extra.Drawn  # of them, and of made cases
     held_out: Sequence[store.StoredCase]
     checkpoints: checkpoint.Checkpoints
     other_duration: bool  # than the command before
@@ -101,9 +102,11 @@ def _fold(own: workdir.Arguments, prepared: dict[str, Any]) -> _Fold:
     training, held_out = build.split(own.config, cases)
     names = {"training": [case.name for case in training], "held out": [case.name for case in held_out]}
     workdir.update_record(own.workdir, split=names)
+    extra.warn(own.config, names["held out"])
+    drawn = extra.beside(own.config, own.workdir, training)
     # Two are kept: a run that is cut between the saves of two folds has the step before in all of them.
     other = one_training.duration(previous.get("config", {}).get("train")) != one_training.duration(own.config.train)
-    return _Fold(own, training, held_out, checkpoint.Checkpoints(own.workdir, latest=2), other)
+    return _Fold(own, training, drawn, held_out, checkpoint.Checkpoints(own.workdir, latest=2), other)
 
 
 class TooLarge(Exception):
@@ -141,7 +144,10 @@ def _train(
     evaluate = _evaluator(folds, known, task, checkpoints)
 
     def batches(start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        streams = [build.batches(fold.arguments.config, fold.training, start_step=start_step) for fold in folds]
+        streams = [
+            build.batches(fold.arguments.config, fold.drawn.cases, start_step=start_step, weights=fold.drawn.weights)
+            for fold in folds
+        ]
         with contextlib.ExitStack() as stack:
             for stream in streams:
                 stack.callback(stream.close)

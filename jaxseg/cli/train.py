@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import metrics, predict
-from jaxseg.cli import build, cache, cascade, image_cases, images, initial, instances, prepare, workdir
+from jaxseg.cli import build, cache, cascade, extra, image_cases, images, initial, instances, prepare, workdir
 from jaxseg.cli import evaluate as evaluation
 from jaxseg.data import prefetch, store
 from jaxseg.data.augment.previous import append
@@ -67,15 +67,18 @@ def train(
     training, held_out = build.split(config, cases)
     if not training:
         raise UserError(f"No training case is left in fold {config.data.fold}; use fewer data.folds or more cases.")
-    print(f"{len(training)} training cases, {len(held_out)} held out (fold {config.data.fold})")
+    training, others = images.sides(config, training, build.store_folder(config, folder))
+    drawn = extra.beside(config, folder, training, sampling=sampling)
+    print(f"{len(training)} training cases{drawn.words}, {len(held_out)} held out (fold {config.data.fold})")
     if processes.several():
         print(f"{jax.device_count()} devices of {jax.process_count()} processes")
     names = {"training": [case.name for case in training], "held out": [case.name for case in held_out]}
     workdir.update_record(folder, split=names)
+    extra.warn(config, names["held out"])
     checkpoints, began = checkpoint.Checkpoints(folder), time.monotonic()
     try:
         begin = _Begin(previous, weights, start)
-        outcome = _train(config, folder, known, training, held_out, checkpoints, begin, watch, sampling)
+        outcome = _train(config, folder, known, (training, drawn, others), held_out, checkpoints, begin, watch)
     except Exception as error:
         processes.check_lost(error)
         raise
@@ -94,7 +97,8 @@ class _Begin(NamedTuple):
     change: Callable[[states.State], states.State] | None
 
 
-def _train(config, folder, known, training, held_out, checkpoints, begin, watch, sampling) -> loop.Outcome:
+def _train(config, folder, known, cases, held_out, checkpoints, begin, watch) -> loop.Outcome:
+    training, drawn, others = cases
     task = build.task(config, known)
     optimizers = build.optimizers(config)
     key = jax.random.key(config.seed)
@@ -105,7 +109,6 @@ def _train(config, folder, known, training, held_out, checkpoints, begin, watch,
     state = states.create(key, task, np.zeros(shape, np.float32), optimizers, horizon=1, ema=config.optim.ema > 0)
     state = parallel.whole(state)
     metadata: dict[str, Any] = {"batch_size": config.data.batch_size, "held_out": [case.name for case in held_out]}
-    training, others = images.sides(config, training, build.store_folder(config, folder))
     evaluate: Callable[[states.State], dict[str, float]] | None = None
     if images.makes_images(config):
         evaluate = image_cases.evaluator(config, known, task, held_out, training, folder)
@@ -121,7 +124,6 @@ def _train(config, folder, known, training, held_out, checkpoints, begin, watch,
         workdir.update_record(folder, init=str(merged))
     if latest is None and begin.change is not None:
         state = parallel.whole(begin.change(state))
-    draws = None if sampling is None else [sampling[case.name] for case in training]
     if latest is None or duration(begin.record.get("config", {}).get("train")) != duration(config.train):
         steps = horizon(
             config,
@@ -130,7 +132,9 @@ def _train(config, folder, known, training, held_out, checkpoints, begin, watch,
             state,
             key,
             lambda: prefetch.prefetch(
-                build.batches(config, training, start_step=0, weights=draws, others=others), size=2, transfer=put
+                build.batches(config, drawn.cases, start_step=0, weights=drawn.weights, others=others),
+                size=2,
+                transfer=put,
             ),
             evaluate,
         )
@@ -141,7 +145,7 @@ def _train(config, folder, known, training, held_out, checkpoints, begin, watch,
         checkpoints.save(state, metadata)  # fixes the horizon before anything can be killed
     elif latest < int(state.horizon):
         print(f"resuming at step {latest} of {int(state.horizon)}")
-    host = build.batches(config, training, start_step=int(state.step), weights=draws, others=others)
+    host = build.batches(config, drawn.cases, start_step=int(state.step), weights=drawn.weights, others=others)
     with (
         logging.writer(folder) if processes.is_first() else contextlib.nullcontext(_write_nothing) as write,
         logging.progress(int(state.horizon), start=int(state.step)) as show,
@@ -157,7 +161,7 @@ def _train(config, folder, known, training, held_out, checkpoints, begin, watch,
             metadata=metadata,
             evaluate=evaluate,
             summarize=lambda metrics: summarize(metrics, regions=bool(known.regions)),
-            write=write,
+            write=image_cases.watched(write, config, folder) if config.adversarial.weight else write,
             show=show,
             watch=watch,
         )

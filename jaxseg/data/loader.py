@@ -84,6 +84,26 @@ def batches(
     return _iterate(sample, range(start_step * local, max(stop, start_step) * local), local, transform, threads)
 
 
+def beside(weights: Sequence[float] | Float[np.ndarray, "N"], *, others: int, share: float) -> Float[np.ndarray, "M"]:
+    """Returns weights of N + `others` cases, of which the last ones get a share of all samples, equal among them.
+
+    Args:
+      weights: of the N first cases, as `batches` takes them; they keep their proportions.
+      others: how many cases follow, at least one.
+      share: of all samples that come from these, on average.
+
+    Raises:
+      UserError: weights that do not fit (see `batches`), or a share that is not from 0 to below 1.
+      ValueError: there are no others.
+    """
+    if not 0 <= share < 1:
+        raise UserError(f"The share of other cases should be from 0 to below 1, got {share}.")
+    if others < 1:
+        raise ValueError(f"there should be at least one other case, got {others}")
+    own = (1 - share) * _shares(weights, len(weights))
+    return np.concatenate([own, np.full(others, share / others)])
+
+
 def draw(
     rng: np.random.Generator,
     cases: Sequence[StoredCase],

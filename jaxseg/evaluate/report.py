@@ -24,7 +24,7 @@ SCORES = (*files.PIXEL_METRICS, "roc_area", "precision_recall_area", *files.INST
 FEW_CASES = 10  # below this an interval says little
 HIDDEN = "(path not shown)"
 # Fields that name files or folders: their values may name patients, with or without a slash in them.
-_PATH_FIELD = re.compile(r"(^|[.\-])(root|images|labels|roi|subjects|store|data_dir|workdir|input|output)$")
+_PATH_FIELD = re.compile(r"(^|[.\-])(root|images|labels|roi|subjects|store|data_dir|extra|workdir|input|output)$")
 _SCRIPT = re.compile(r"[^\s]*\.py(:\S*)?")
 
 READING = """
@@ -151,7 +151,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value is not None:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             named = _PATH_FIELD.search(name) or re.search(r"[/\\]\D", shown)
-            flat[name] = HIDDEN if named and isinstance(value, str | list) else shown
+            flat[name] = HIDDEN if shown and named and isinstance(value, str | list) else shown
     return flat
 
 
@@ -206,6 +206,8 @@ def _data(record: Mapping[str, Any], rows: Sequence[Row], extra: Mapping[str, An
     if isinstance(record.get("split"), Mapping):
         for part, names in record["split"].items():
             shown[f"{part} cases"] = len(names) if isinstance(names, list) else names
+    if "extra" in record:
+        shown["made cases beside the training cases"] = record["extra"]["cases"]
     if rows:
         shown["scored cases"] = len({row["case"] for row in rows})
         for name, group in _by_class(row for row in rows if "class" in row).items():

@@ -1,7 +1,7 @@
 """Inference: wrappers on `PredictFn`, each takes and returns one; then whole cases, and folders of files."""
 
 from jaxseg.predict import choice, postprocess
-from jaxseg.predict.array import predict_array
+from jaxseg.predict.array import predict_array, whole_window
 from jaxseg.predict.enlarge import enlarge_array
 from jaxseg.predict.ensemble import average
 from jaxseg.predict.images import predict_image, predict_images_folder, write_made
@@ -39,6 +39,7 @@ __all__ = [
     "reduce",
     "sliding_window",
     "watershed_instances",
+    "whole_window",
     "write_coco",
     "write_label_image",
     "write_made",

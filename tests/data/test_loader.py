@@ -277,3 +277,16 @@ def test_bad_options(cases, slices):
 def test_cases_of_unequal_channels(cases, tmp_path):
     with pytest.raises(UserError, match="z has 2 channels and a has 1"):
         next(loader.batches((*cases, *prepared(tmp_path, {"z": (5, 6, 7)}, channels=2)), **OPTIONS))
+
+
+def test_others_have_their_share_and_the_first_keep_their_proportions():
+    found = loader.beside([1.0, 0.0, 3.0], others=2, share=0.2)
+    np.testing.assert_allclose(found, [0.2, 0.0, 0.6, 0.1, 0.1])
+    np.testing.assert_allclose(loader.beside(np.ones(4), others=3, share=0.0), [0.25] * 4 + [0.0] * 3)
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(UserError, match="from 0 to below 1"):
+            loader.beside([1.0], others=1, share=share)
+    with pytest.raises(UserError, match="all of them 0"):
+        loader.beside([0.0, 0.0], others=1, share=0.5)
+    with pytest.raises(ValueError, match="at least one other case"):
+        loader.beside([1.0], others=0, share=0.5)

@@ -123,6 +123,17 @@ def test_no_path_of_the_data_is_shown(workdir):
     assert "configs/unet3d.py:debug" in text
 
 
+def test_made_cases_are_counted_and_their_folders_hidden(workdir):
+    record = json.loads((workdir / "config.json").read_text())
+    assert "made cases" not in Reader(evaluate.write_report(workdir).read_text()).text
+    record["config"]["data"] |= {"extra": ["doctored"], "images": []}
+    record["extra"] = {"folders": ["doctored"], "cases": 37}
+    (workdir / "config.json").write_text(json.dumps(record))
+    text = Reader(evaluate.write_report(workdir).read_text()).text
+    assert re.search(r"made cases beside the training cases\s+37", text) and "doctored" not in text
+    assert text.count(report.HIDDEN) > 1
+
+
 @pytest.mark.parametrize(
     ("command", "shown"),
     [

@@ -58,6 +58,8 @@ def of(
     """
 
     def score(image: Float[np.ndarray, "*S C"], drawn: made.Drawn) -> float | None:
+        if made.is_background(drawn.label):
+            return None
         truth, raw = drawn.label, made.as_acquired(image, settings.normalize, settings.statistics)
         steps = list(drawn.spacing or spacing[-truth.ndim :])
         if truth.ndim < axes:
@@ -72,10 +74,8 @@ def of(
     return score
 
 
-def mean_dice(found: Integer[np.ndarray, "*S"], truth: Integer[np.ndarray, "*S"], *, num_classes: int) -> float | None:
-    """Returns the mean Dice of the foreground classes that the truth holds, or None."""
+def mean_dice(found: Integer[np.ndarray, "*S"], truth: Integer[np.ndarray, "*S"], *, num_classes: int) -> float:
+    """Returns the mean Dice of the foreground classes that the truth holds, one or more."""
     present = np.unique(truth[truth > 0])
-    if not len(present):
-        return None
     counts = np.asarray(metrics.confusion(found, truth, num_classes=num_classes))
     return float(np.mean(metrics.counts_to_dice(counts)[present - 1]))

@@ -27,12 +27,14 @@ class Source(NamedTuple):
       text: what they are, for the record.
       spacing: of the training cases in mm, along the network's axes; three for volumes, also where slices are made.
       training: names of the training cases.
+      given: how many label maps the user has given; 0 where new ones are drawn.
     """
 
     draw: made.DrawFn
     text: str
     spacing: tuple[float, ...]
     training: tuple[str, ...]
+    given: int = 0
 
 
 def source(
@@ -57,12 +59,13 @@ def source(
     settings = preprocess.settings_from_json(record["settings"])
     names = tuple(sorted(set(record.get("split", {}).get("training", ()))))
     if labels is not None:
-        draw = made.given(given_maps(labels, config, known, settings, divisor))
-        return Source(draw, str(labels), _trained_spacing(config, folder, names, settings), names)
+        maps = given_maps(labels, config, known, settings, divisor)
+        spacing = _trained_spacing(config, folder, names, settings)
+        return Source(made.given(maps), str(labels), spacing, names, len(maps))
     cases = trained_on(config, folder, names)
-    maps = stored_maps(cases, ndim=ndim)
-    made.check_size(maps[0].shape, divisor, what="The label map of a training case")
-    return Source(made.sampled(config.synthesis.labels, maps), config.synthesis.labels, spacing_of(cases), names)
+    stored = stored_maps(cases, ndim=ndim)
+    made.check_size(stored[0].shape, divisor, what="The label map of a training case")
+    return Source(made.sampled(config.synthesis.labels, stored), config.synthesis.labels, spacing_of(cases), names)
 
 
 def _trained_spacing(config, folder, names, settings: preprocess.Settings) -> tuple[float, ...]:

@@ -109,6 +109,8 @@ def make(arguments: workdir.Arguments, generator: Generator) -> None:
     encode = functools.partial(value_range.encode, kinds=settings.normalize, clip=config.adversarial.clip)
     encode(np.zeros((1, len(known.channels)), np.float32))  # tells now whether the normalisation has a range
     source = label_source.source(config, arguments.workdir, record, labels=arguments.labels, divisor=generator.divisor)
+    if not generator.style_features and 0 < source.given < arguments.pairs:
+        print(f"the generator takes no style, so after {source.given} pairs the same ones follow again")
     score = None
     if options.segmenter:
         score = kept_labels.scorer(

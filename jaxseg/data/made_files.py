@@ -173,7 +173,7 @@ def write_record(folder: pathlib.Path, record: dict[str, Any]) -> None:
     about = (
         f"{WHAT} {record['pairs']} images lie in {IMAGES}/, and what each was made of in {LABELS}/ under the same "
         f"name. They were made by jaxseg (--mode synthesize) with the generator of {record['workdir']}, step "
-        f"{record['step']}, from label maps of {record['labels']}, seed {record['seed']}. Intensities are "
+        f"{record['step']}, from label maps ({record['labels']}), seed {record['seed']}. Intensities are "
         f"{record['intensities']}. Every image file carries the words {MARK!r}. {RECORD} holds the whole record. Use "
         "them as training data beside real images; never as patients, and never to evaluate on."
     )

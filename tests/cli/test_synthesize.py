@@ -167,6 +167,22 @@ def test_background_maps_are_told_once_with_their_number(slices, tmp_path, capsy
     assert capsys.readouterr().out.count(f"2 of the label maps in {tmp_path / 'mine'} show background only") == 1
 
 
+def test_repeated_pairs_of_a_generator_without_style_are_told(slices, tmp_path, capsys):
+    label = np.eye(9, dtype=np.uint8)
+    Image.fromarray(label).save(tmp_path / "a.png")
+    seen = []
+
+    def sample(segmentation, style):
+        seen.append(style.shape)
+        return segmentation @ VALUES
+
+    for pairs in (1, 3):
+        given = arguments(slices, tmp_path / f"out{pairs}", pairs=pairs, labels=tmp_path / "a.png")
+        synthesize.make(given, generator(2, sample)._replace(style_features=0))
+    assert seen == [(1, 0)] * 4
+    assert capsys.readouterr().out.count("takes no style, so after 1 pairs the same ones follow again") == 1
+
+
 def test_volumes_of_the_user_are_turned_as_in_training_and_cut_for_a_2d_generator(slices, volumes, tmp_path, capsys):
     label = np.zeros((9, 11, 12), np.int16)  # x, y, z
     label[2:4, 3:8, 4:6] = 1

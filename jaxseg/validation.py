@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from jaxseg import space, validation_images
+from jaxseg import registry, space, validation_images
 from jaxseg.config import MAKERS, base_config, flat, ndim_of
 from jaxseg.typing import UserError
 
@@ -73,6 +73,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     yield from _tune_problems(config)
     yield from _ensemble_problems(config)
     yield from validation_images.problems(config)
+    yield from _synthesis_problems(config.synthesis)
 
 
 def _init_problems(init: ConfigDict) -> Iterator[str]:
@@ -290,6 +291,19 @@ def _is_temperature(text: str) -> bool:
         return text in ("", "auto") or 0 < float(text) < float("inf")
     except ValueError:
         return False
+
+
+def _synthesis_problems(options: ConfigDict) -> Iterator[str]:
+    """Names and options of the sampler are known higher up (`label_samplers.check`); here it must read as one."""
+    try:
+        for part in registry.split(str(options.labels), "|"):
+            registry.parse_call(part)
+    except UserError as error:
+        yield f"synthesis.labels should read name|name(option=value)|..., but {error}"
+    if not isinstance(options.seed, int) or options.seed < 0:
+        yield f"synthesis.seed must be a whole number from 0 on, got {options.seed}."
+    if not isinstance(options.min_dice, float | int) or not 0 <= options.min_dice <= 1:
+        yield f"synthesis.min_dice is a Dice from 0 to 1, got {options.min_dice}."
 
 
 def _tune_problems(config: ConfigDict) -> Iterator[str]:

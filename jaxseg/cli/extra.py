@@ -115,10 +115,10 @@ def warn(config: ConfigDict, held_out: Sequence[str]) -> None:
 def _settings(place: str, settings: preprocess.Settings) -> preprocess.Settings:
     """Returns how a folder is prepared: as the real cases, but for intensities whose meaning the folder tells.
 
-    Made images are written from known normalised values (`intensities` of the provenance: offset and scale of each
+    Made images are written from known normalised values (`scaling` of the provenance: offset and scale of each
     channel), so these come back exactly, whatever one picture's own mean and deviation.
     """
-    told = (made.provenance(paths.path(place)) or {}).get("intensities")
+    told = (made.provenance(paths.path(place)) or {}).get("scaling")
     if not isinstance(told, list) or len(told) != len(settings.normalize):
         return settings
     far = 1e6  # nothing is clipped

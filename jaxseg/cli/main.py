@@ -28,6 +28,7 @@ MODES = {
     "plan": "jaxseg.cli.plan:plan",
     "compile": "jaxseg.cli.compile:compile",
     "tune": "jaxseg.cli.tune:tune",
+    "synthesize": "jaxseg.cli.synthesize:synthesize",
 }
 # With data.fold=all
 OF_FOLDS = {mode: f"jaxseg.cli.folds:{mode}" for mode in ("run", "train", "evaluate")}
@@ -54,17 +55,26 @@ OUTPUT = flags.DEFINE_string(
     "output",
     None,
     "predict: folder for masks; evaluate: another folder for scores; compare: a .svg or .png; choose: a .json; "
-    "convert: a new folder; plan: folder for config files.",
+    "convert: a new folder; plan: folder for config files; synthesize: a new folder for images and labels.",
 )
-LABELS = flags.DEFINE_string("labels", None, "evaluate: folder of label files, named as the images of --input.")
-SET = flags.DEFINE_multi_string("set", [], "predict, evaluate: such as predict.tta=True, in place of the stored value.")
+LABELS = flags.DEFINE_string(
+    "labels",
+    None,
+    "evaluate: folder of label files, named as the images of --input; synthesize: label maps to make images of, in "
+    "place of new ones.",
+)
+PAIRS = flags.DEFINE_integer("n", 0, "synthesize: how many images with labels to make.")
+SETTABLE = ("predict", "evaluate", "synthesis")  # belong to a command, and not to the training that was
+SET = flags.DEFINE_multi_string(
+    "set", [], "predict, evaluate, synthesize: such as predict.tta=True, in place of the stored value."
+)
 AVERAGE = flags.DEFINE_multi_string("average", [], "predict, evaluate: further workdirs (folds) to average with.")
 TARGET = flags.DEFINE_multi_string("target", [], "compile: cpu, or a TPU topology such as v5e:2x2; may be repeated.")
 SOURCE = flags.DEFINE_string(
     "source", None, "convert: whose weights --input holds, such as torchvision:resnet18; nnunet: a folder."
 )
 FIELD = flags.DEFINE_multi_string("field", [], "convert: such as encoder=resnet18, what the file does not show.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, plan: replace files that are already there.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, plan, synthesize: replace files that are there.")
 
 
 def run() -> None:
@@ -200,15 +210,16 @@ def _arguments() -> workdir.Arguments:
         average=tuple(AVERAGE.value),
         source=SOURCE.value,
         fields=tuple(FIELD.value),
+        pairs=PAIRS.value,
     )
 
 
 def _set(config: ConfigDict, text: str) -> None:
-    """Changes one predict.* or evaluate.* field of a stored config; the others belong to the training that was."""
+    """Changes one field of the SETTABLE parts of a stored config; the others belong to the training that was."""
     name, _, value = text.partition("=")
     group, _, field = name.partition(".")
-    if group not in ("predict", "evaluate") or field not in config[group]:
-        known = ", ".join(f"{part}.{key}" for part in ("predict", "evaluate") for key in config[part])
+    if group not in SETTABLE or field not in config[group]:
+        known = ", ".join(f"{part}.{key}" for part in SETTABLE for key in config[part])
         raise UserError(f"--set {text} should read FIELD=VALUE with one of {known}.")
     config[group][field] = configs.literal(value)
     validation.validate(config)

@@ -23,6 +23,7 @@ MAY_CHANGE = (
     "parallel.",
     "plan.",
     "tune.",
+    "synthesis.",
     "ensemble.together",
     "ensemble.combine",
     "ensemble.learner",
@@ -52,6 +53,7 @@ class Arguments(NamedTuple):
     targets: tuple[str, ...] = ()
     source: str | None = None
     fields: tuple[str, ...] = ()
+    pairs: int = 0  # how many to make
 
 
 def stored_config(workdir: paths.Path) -> ConfigDict:

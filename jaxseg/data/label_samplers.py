@@ -203,15 +203,9 @@ def from_string(text: str, labels: Sequence[Label]) -> Callable[..., Label]:
     Raises:
       UserError: a name or an option is unknown, steps do not go together, or the maps do not suit a step.
     """
-    parts = registry.split(text, "|")
-    if not all(parts):
-        raise UserError(f"The sampler {text!r} should read name|name(option=value)|...")
+    steps, joining = _steps(text)
     labels = [np.asarray(label) for label in labels]
     check_maps(labels, at_least=1, why="new ones are made of those")
-    steps = [_step(part) for part in parts]
-    joining = [place for place, (of_all, _) in enumerate(steps) if of_all]
-    if len(joining) > 1:
-        raise UserError(f"The sampler {text!r} should hold one of recombine and shape_model, as each makes one map.")
     start = joining[0] if joining else 0
     before, after = steps[:start], steps[start + len(joining) :]
     source = _source(text, labels, before, steps[start][1]) if joining else functools.partial(_choose, labels)
@@ -221,6 +215,23 @@ def from_string(text: str, labels: Sequence[Label]) -> Callable[..., Label]:
         return _each([source(seed=[seed, 1])], after, [seed, 2])[0]
 
     return sample
+
+
+def check(text: str) -> None:
+    """Raises the UserError that `from_string` would raise of the text alone, whatever the maps."""
+    _steps(text)
+
+
+def _steps(text: str) -> tuple[list[tuple[bool, LabelFn]], list[int]]:
+    """Returns the steps of a pipeline, each as `_step` gives it, and the places of those that take all maps."""
+    parts = registry.split(text, "|")
+    if not all(parts):
+        raise UserError(f"The sampler {text!r} should read name|name(option=value)|...")
+    steps = [_step(part) for part in parts]
+    joining = [place for place, (of_all, _) in enumerate(steps) if of_all]
+    if len(joining) > 1:
+        raise UserError(f"The sampler {text!r} should hold one of recombine and shape_model, as each makes one map.")
+    return steps, joining
 
 
 def _source(text: str, labels: Sequence[Label], before: Sequence[tuple[bool, LabelFn]], function: LabelFn) -> LabelFn:

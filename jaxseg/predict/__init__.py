@@ -13,7 +13,7 @@ from jaxseg.predict.instance_files import (
     write_label_image,
 )
 from jaxseg.predict.instances import above, predict_instances
-from jaxseg.predict.predictor import Prediction, predict_case, predict_folder, reduce, write_prediction
+from jaxseg.predict.predictor import Prediction, label_map, predict_case, predict_folder, reduce, write_prediction
 from jaxseg.predict.sliding_window import sliding_window
 from jaxseg.predict.tta import flip_tta
 from jaxseg.predict.watershed import otsu_watershed, watershed_instances
@@ -27,6 +27,7 @@ __all__ = [
     "enlarge_array",
     "flip_tta",
     "label_image",
+    "label_map",
     "object_table",
     "otsu_watershed",
     "postprocess",

@@ -25,6 +25,8 @@ NETWORKS: dict[str, dict] = {
     "pixel_features": {},
 }
 
+MAKERS = ("synthesis", "translation", "super_resolution")  # tasks whose networks make images
+
 optional = config_dict.placeholder  # a field that is unset until somebody sets it, but has its type from the start
 
 
@@ -176,9 +178,7 @@ def base_config() -> ConfigDict:
         {
             "labels": "recombine|elastic|affine",  # how --mode synthesize makes new label maps of the training cases'
             "seed": 0,  # of labels and styles
-            "segmenter": optional(
-                str
-            ),  # workdir of a run on real images: how well do images keep their labels?
+            "segmenter": optional(str),  # workdir of a run on real images: how well do images keep their labels?
             "min_dice": 0.0,  # of its prediction; images below that are made anew
         }
     )

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from jaxseg import space
-from jaxseg.config import base_config, flat, ndim_of
+from jaxseg import space, validation_images
+from jaxseg.config import MAKERS, base_config, flat, ndim_of
 from jaxseg.typing import UserError
 
 UNCERTAINTY = ("entropy", "mutual_information", "disagreement")
@@ -71,6 +71,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     yield from _init_problems(config.init)
     yield from _tune_problems(config)
     yield from _ensemble_problems(config)
+    yield from validation_images.problems(config)
 
 
 def _init_problems(init: ConfigDict) -> Iterator[str]:
@@ -109,8 +110,8 @@ def _predict_problems(predict: ConfigDict, ndim: int) -> Iterator[str]:
 
 
 def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
-    if config.task not in ("semantic", "instance"):
-        yield f"task must be semantic or instance, got {config.task!r}."
+    if config.task not in ("semantic", "instance", *MAKERS):
+        yield f"task must be semantic, instance, {', '.join(MAKERS)}; got {config.task!r}."
     if (config.model.name == "mask_rcnn") != (config.task == "instance"):
         yield f"model.name = {config.model.name!r} does not do task = {config.task!r}; mask_rcnn does instance."
     if config.task != "instance" and not config.predict.watershed:

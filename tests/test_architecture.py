@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = [
-    {"typing", "registry", "paths", "space", "config", "validation"},
+    {"typing", "registry", "paths", "space", "config", "validation", "validation_images"},
     {"ops"},
     {"losses", "metrics", "models", "data"},
     {"tasks", "predict", "plan", "transfer", "ensemble", "rl", "viz"},
@@ -20,7 +20,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # Where a package may be imported at all, and where even there only inside a function.
 ONLY_IN = {
     "absl": ("config.py", "cli/"),
-    "ml_collections": ("config.py", "validation.py", "cli/"),
+    "ml_collections": ("config.py", "validation.py", "validation_images.py", "cli/"),
     "orbax": ("train/checkpoint.py", "transfer/"),
     "flax": ("models/",),
     "optuna": ("cli/",),

@@ -10,23 +10,16 @@ from ml_collections import ConfigDict
 
 from jaxseg import config as configs
 from jaxseg import ensemble, losses, models, paths, tasks, transfer
-from jaxseg.cli import instances
+from jaxseg.cli import images, instances
 from jaxseg.data import augment, datasets, loader, preprocess, splits, store
 from jaxseg.train import optim, parallel
 from jaxseg.train import state as states
 from jaxseg.train.step import make_step
 from jaxseg.typing import DataSet, StepFn, Task, UserError
 
-# Fields of config.data that are options of a layout; the others are read here.
-LAYOUT_OPTIONS = (
-    "images", "labels", "roi", "label_values", "label_threshold", "ignore_value", "classes", "channels", "subjects",
-    "flip_pairs", "builder", "split", "data_dir", "image_key", "label_key", "affine_tolerance_mm", "step", "downsample",
-    "block", "noise", "bias", "target", "border_width",
-)  # fmt: skip
-
-
 CLASS_LOSS = "dice_loss(ignore_background=True) + cross_entropy"
 REGION_LOSS = "dice_loss(activation='sigmoid') + binary_cross_entropy"
+OTHER_SEED = 500  # between the draws of both sides of an unpaired translation
 MEMBER_SEED = 1000  # between the seeds of an ensemble's members
 LARGEST_PATCH = {2: 512, 3: 128}  # along each axis, where data.patch_size leaves it open
 
@@ -61,7 +54,7 @@ def dataset(config: ConfigDict, **other: Any) -> DataSet:
 
     `other` are options that replace the config's (None: unset).
     """
-    given = {**{name: config.data[name] for name in LAYOUT_OPTIONS}, **other}
+    given = {**{name: config.data[name] for name in images.LAYOUT_OPTIONS}, **other}
     options = {name: value for name, value in given.items() if value is not None}
     return datasets.load(config.data.name, root=config.data.root, **options)
 
@@ -118,7 +111,7 @@ def check_model(config: ConfigDict, known: Facts) -> None:
     patterns = [("optim.lr_factors", pattern) for pattern, _ in config.optim.lr_factors]
     for field, pattern in [("optim.freeze", config.optim.freeze), *patterns]:
         if pattern:
-            transfer.check_pattern(params["model"], pattern, field=field)
+            transfer.check_pattern(params[images.groups(config)[0]], pattern, field=field)
 
 
 def patch_size(config: ConfigDict, known: Facts, cases: Sequence[store.StoredCase]) -> tuple[int, ...]:
@@ -144,6 +137,8 @@ def patch_size(config: ConfigDict, known: Facts, cases: Sequence[store.StoredCas
 
 def model(config: ConfigDict, known: Facts):
     """Returns the Flax module of the config, in the compute type that fits the device."""
+    if images.makes_images(config):
+        return images.generator(config, known.channels, dtype=compute_dtype(config))
     fields = config.model.to_dict()  # also what is nested in it, such as backbone_fields
     name = fields.pop("name")
     fields["num_classes"] = len(known.regions) if known.regions else len(known.classes)
@@ -153,7 +148,10 @@ def model(config: ConfigDict, known: Facts):
 
 def divisor(config: ConfigDict, known: Facts) -> tuple[int, ...]:
     """What a patch must be divisible by, one number a spatial axis."""
-    return models.divisor(model(config, known), ndim=configs.ndim_of(config))
+    network = model(config, known)
+    if config.task == "super_resolution":
+        return images.factors(network)
+    return models.divisor(network, ndim=configs.ndim_of(config))
 
 
 def scored_classes(known: Facts) -> tuple[str, ...]:
@@ -193,6 +191,9 @@ def task(config: ConfigDict, known: Facts, *, logits: bool = False) -> Task:
     """Binds model and loss; with `logits`, semantic tasks predict these in place of probabilities."""
     if config.task == "instance":
         return _frozen(config, instances.task(config, model(config, known)))
+    shape: dict[str, Any] = {"ndim": configs.ndim_of(config), "dtype": compute_dtype(config)}
+    if images.makes_images(config):
+        return _frozen(config, images.task(config, known.channels, len(known.classes), **shape))
     loss = losses.from_string(loss_text(config, known))
     options: dict[str, Any] = {
         "num_classes": len(known.classes),
@@ -203,7 +204,15 @@ def task(config: ConfigDict, known: Facts, *, logits: bool = False) -> Task:
     if earlier := earlier_rounds(config):
         rules = {"shrinkage": config.ensemble.shrinkage, "fits": config.ensemble.fits}
         return _frozen(config, tasks.boosted(model(config, known), loss, earlier=earlier, **rules, **options))
-    return _frozen(config, tasks.semantic(model(config, known), loss, **options))
+    network = model(config, known)
+    bound = tasks.semantic(network, loss, **options)
+    game = images.rules(config)
+    if game is not None:
+        judge = images.discriminator(config, **shape)
+        bound = tasks.with_critic(
+            bound, network, judge, game, loss, num_classes=len(known.classes), regions=known.regions
+        )
+    return _frozen(config, bound)
 
 
 def earlier_rounds(config: ConfigDict) -> int:
@@ -218,28 +227,34 @@ def _frozen(config: ConfigDict, bound: Task) -> Task:
 
 def transforms(config: ConfigDict, known: Facts) -> Callable:
     """Returns the augmentation of training batches."""
-    return augment.from_string(
+    found = augment.from_string(
         config.augment,
         patch_size=tuple(config.data.patch_size),
         flip_pairs=known.flip_pairs,
         num_classes=len(known.classes),
         with_previous=bool(config.data.previous),
     )
+    unpaired = config.task == "translation" and not config.translation.paired
+    return images.with_other(found) if unpaired else found
 
 
 def optimizers(config: ConfigDict) -> dict:
-    """One optimiser a parameter group."""
+    """One optimiser a parameter group; patterns of layers are those of the network, not of its discriminator."""
     options = config.optim
+    make = functools.partial(
+        optim.optimizer,
+        options.name,
+        weight_decay=options.weight_decay,
+        no_decay=options.no_decay,
+        momentum=options.momentum,
+        betas=tuple(options.betas),
+        clip_norm=options.clip_norm,
+    )
+    factors = optim.parameter_factors(options.lr_factors, freeze=options.freeze, freeze_steps=options.freeze_steps)
+    network, *judges = images.groups(config)
     return {
-        "model": optim.optimizer(
-            options.name,
-            weight_decay=options.weight_decay,
-            no_decay=options.no_decay,
-            momentum=options.momentum,
-            betas=tuple(options.betas),
-            clip_norm=options.clip_norm,
-            last=optim.parameter_factors(options.lr_factors, freeze=options.freeze, freeze_steps=options.freeze_steps),
-        )
+        network: make(last=factors),
+        **{name: make(last=optim.scale(config.adversarial.rate_factor)) for name in judges},
     }
 
 
@@ -330,23 +345,30 @@ def state_shapes(config: ConfigDict, known: Facts, task: Task) -> states.State:
 
 
 def batches(
-    config: ConfigDict, cases: Sequence[store.StoredCase], *, start_step: int, weights: Sequence[float] | None = None
+    config: ConfigDict,
+    cases: Sequence[store.StoredCase],
+    *,
+    start_step: int,
+    weights: Sequence[float] | None = None,
+    others: Sequence[store.StoredCase] = (),
 ):
-    """Host batches from `start_step` on, larger than the patch where augmentation crops; cases drawn by `weights`."""
-    patch = augment.raw_patch_size(config.augment, tuple(config.data.patch_size))
-    return loader.batches(
-        cases,
-        patch_size=patch,
+    """Host batches from `start_step` on, larger than the patch where augmentation crops; cases drawn by `weights`.
+
+    Images of `others`, where there are any, stand beside them as "other", drawn by themselves.
+    """
+    draw = functools.partial(
+        loader.batches,
+        patch_size=augment.raw_patch_size(config.augment, tuple(config.data.patch_size)),
         batch_size=config.data.batch_size,
-        seed=config.seed,
         start_step=start_step,
         foreground=config.data.foreground,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         ndim=configs.ndim_of(config),
         inner_size=config.data.patch_size,
-        weights=weights,
     )
+    own = draw(cases, seed=config.seed, weights=weights)
+    return images.beside(own, draw(others, seed=config.seed + OTHER_SEED)) if others else own
 
 
 def predict_options(config: ConfigDict) -> dict[str, Any]:

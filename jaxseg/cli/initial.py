@@ -7,13 +7,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import models, paths, transfer, validation
-from jaxseg.cli import workdir
+from jaxseg.cli import images, workdir
 from jaxseg.train import checkpoint
 from jaxseg.train import state as states
 from jaxseg.transfer import stored
 from jaxseg.typing import UserError
-
-GROUP = "model"  # the one parameter group that weights from elsewhere fill
 
 
 def read(config: ConfigDict) -> dict[str, Any] | None:
@@ -38,7 +36,7 @@ def read(config: ConfigDict) -> dict[str, Any] | None:
         raise UserError(f"init.path {path} is a folder, which needs no init.source; leave that out.")
     if (path / stored.MODEL).exists():
         return stored.load(path)[1]
-    return _of_run(path)
+    return _of_run(path, images.groups(config)[0])
 
 
 def fill(config: ConfigDict, state: states.State, variables: dict[str, Any]) -> tuple[states.State, transfer.Merged]:
@@ -47,7 +45,8 @@ def fill(config: ConfigDict, state: states.State, variables: dict[str, Any]) -> 
     Raises:
       UserError: a shape differs, or nothing fits.
     """
-    target = {"params": state.params[GROUP], **state.extra[GROUP]}
+    group = images.groups(config)[0]  # weights from elsewhere are the network's, not the discriminator's
+    target = {"params": state.params[group], **state.extra[group]}
     validation.complete_init(config)
     options = {name: config.init[name] for name in ("skip", "stem", "stem_layer", "inflate")}
     if any(leaf.ndim == 5 for leaf in jax.tree.leaves(target["params"])):
@@ -55,7 +54,7 @@ def fill(config: ConfigDict, state: states.State, variables: dict[str, Any]) -> 
     merged = transfer.merge(jax.tree.map(np.asarray, target), variables, **options)
     params = dict(merged.variables)
     own = params.pop("params")
-    filled = states.with_variables(state, {**state.params, GROUP: own}, {**state.extra, GROUP: params})
+    filled = states.with_variables(state, {**state.params, group: own}, {**state.extra, group: params})
     return filled, merged
 
 
@@ -66,7 +65,7 @@ def _transposed_strides(config: ConfigDict) -> dict[str, tuple[int, ...]]:
     return models.transposed_strides(model, (1, *config.data.patch_size, 1))
 
 
-def _of_run(folder: paths.Path) -> dict[str, Any]:
+def _of_run(folder: paths.Path, group: str) -> dict[str, Any]:
     """The weights that prediction would take: the best checkpoint's, averaged ones where training kept them."""
     workdir.record(folder)
     if not (folder / checkpoint.FOLDER).exists():
@@ -82,4 +81,8 @@ def _of_run(folder: paths.Path) -> dict[str, Any]:
     finally:
         checkpoints.close()
     params = tree.get("ema") or tree["params"]
-    return {"params": params[GROUP], **tree["extra"].get(GROUP, {})}
+    if group not in params:
+        raise UserError(
+            f"init.path {folder} is a run of another kind, which has no {group}; name a run of the same task."
+        )
+    return {"params": params[group], **tree["extra"].get(group, {})}

@@ -6,10 +6,10 @@ from ml_collections import ConfigDict
 
 from jaxseg import config as configs
 from jaxseg import paths
-from jaxseg.cli import build, cascade, instances, workdir
+from jaxseg.cli import build, cascade, images, instances, workdir
 from jaxseg.data import fingerprint, preprocess, store
 from jaxseg.train import logging, processes
-from jaxseg.typing import DataSet
+from jaxseg.typing import DataSet, UserError
 
 
 def prepare(arguments: workdir.Arguments) -> None:
@@ -51,9 +51,26 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
     cases = store.open(target)
     if config.task == "instance":
         instances.check_cases(config, cases)
+    if images.has_other(config):
+        _prepare_other(config, target)
     patch = build.patch_size(config, known, cases)
     facts = {"patch_size": patch, "dataset": known._asdict(), "settings": settings._asdict(), "store": str(target)}
     return dataset, _save(config, folder, facts)
+
+
+def _prepare_other(config: ConfigDict, beside: paths.Path) -> None:
+    """Prepares the images that an unpaired translation should make alike."""
+    own = images.other_data(config)
+    dataset, wanted = build.dataset(own), tuple(config.translation.target)
+    if dataset.channels != wanted:
+        raise UserError(
+            f"translation.target names {', '.join(wanted)}, but the images of translation.other have the channels "
+            f"{', '.join(dataset.channels)}; name these in the same order."
+        )
+    target = images.other_folder(beside)
+    settings = _settings(own, dataset, target)
+    summary = store.prepare(dataset, target, settings, processes=config.data.workers)
+    print(f"prepared {len(summary.written)} cases of translation.other, {len(summary.skipped)} were up to date")
 
 
 def adopt(config: ConfigDict, folder: paths.Path, prepared: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import metrics, predict
-from jaxseg.cli import build, cache, cascade, initial, instances, prepare, workdir
+from jaxseg.cli import build, cache, cascade, image_cases, images, initial, instances, prepare, workdir
 from jaxseg.cli import evaluate as evaluation
 from jaxseg.data import prefetch, store
 from jaxseg.data.augment.previous import append
@@ -105,7 +105,12 @@ def _train(config, folder, known, training, held_out, checkpoints, begin, watch,
     state = states.create(key, task, np.zeros(shape, np.float32), optimizers, horizon=1, ema=config.optim.ema > 0)
     state = parallel.whole(state)
     metadata: dict[str, Any] = {"batch_size": config.data.batch_size, "held_out": [case.name for case in held_out]}
-    evaluate = evaluator(config, known, task, held_out) if held_out else None
+    training, others = images.sides(config, training, build.store_folder(config, folder))
+    evaluate: Callable[[states.State], dict[str, float]] | None = None
+    if images.makes_images(config):
+        evaluate = image_cases.evaluator(config, known, task, held_out, training, folder)
+    elif held_out:
+        evaluate = evaluator(config, known, task, held_out)
     latest = checkpoints.pick("latest")
     if latest is not None:
         restored = checkpoints.restore(state, step=latest)
@@ -125,7 +130,7 @@ def _train(config, folder, known, training, held_out, checkpoints, begin, watch,
             state,
             key,
             lambda: prefetch.prefetch(
-                build.batches(config, training, start_step=0, weights=draws), size=2, transfer=put
+                build.batches(config, training, start_step=0, weights=draws, others=others), size=2, transfer=put
             ),
             evaluate,
         )
@@ -136,7 +141,7 @@ def _train(config, folder, known, training, held_out, checkpoints, begin, watch,
         checkpoints.save(state, metadata)  # fixes the horizon before anything can be killed
     elif latest < int(state.horizon):
         print(f"resuming at step {latest} of {int(state.horizon)}")
-    host = build.batches(config, training, start_step=int(state.step), weights=draws)
+    host = build.batches(config, training, start_step=int(state.step), weights=draws, others=others)
     with (
         logging.writer(folder) if processes.is_first() else contextlib.nullcontext(_write_nothing) as write,
         logging.progress(int(state.horizon), start=int(state.step)) as show,

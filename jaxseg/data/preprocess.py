@@ -126,6 +126,7 @@ def invert(
     threshold: float = 0.5,
     region_labels: Sequence[int] | None = None,
     exclusive: bool = True,
+    outside: Sequence[float] | None = None,
     activate: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Int16[np.ndarray, "*S"] | Float[np.ndarray, "*S K"]:
     """Brings probabilities (or logits) back to the file's own grid: resampling (order 1), paste to the crop box, turn.
@@ -141,6 +142,7 @@ def invert(
       threshold: for "threshold".
       region_labels: class id written for each region; 1, 2, ... K when None.
       exclusive: for `reduce=None`: outside the crop box the first channel (background) is 1; False (regions): all 0.
+      outside: for `reduce=None`, in place of `exclusive`: the value of each channel outside the crop box.
       activate: turns logits `(*S, K)` into probabilities once they are on the file's grid; "argmax" does without.
 
     Returns:
@@ -161,7 +163,9 @@ def invert(
         raise ValueError(f"reduce should be 'argmax', 'threshold' or None, got {reduce!r}.")
     turned = [record["shape"][axis] for axis in record["axes"]]
     result = np.zeros(turned if reduce else (*turned, probs.shape[-1]), np.int16 if reduce else np.float32)
-    if reduce is None and exclusive:
+    if reduce is None and outside is not None:
+        result[...] = outside
+    elif reduce is None and exclusive:
         result[..., 0] = 1.0
     inside = result[_slices(record["box"])]  # a view
     # The network's spacing is now the current one and is asked first for an axis that stands out, as in nnU-Net.
@@ -177,6 +181,65 @@ def invert(
         else:
             inside[start:stop] = slab
     return np.ascontiguousarray(orientation.undo(result, tuple(record["axes"]), tuple(record["flips"])))
+
+
+def enlarged(record: Record, factors: Sequence[int]) -> Record:
+    """Returns the record of an image with `factors` times more voxels along the network's axes, for `invert`."""
+    of_file = factors_of_file(record, factors)
+    result = dict(record)
+    result["shape"] = [size * factor for size, factor in zip(record["shape"], of_file)]
+    result["box"] = [[start * factor, stop * factor] for (start, stop), factor in zip(record["box"], factors)]
+    result["new_shape"] = [size * factor for size, factor in zip(record["new_shape"], factors)]
+    for name in ("spacing", "target_spacing"):
+        result[name] = [length / factor for length, factor in zip(record[name], factors)]
+    return result
+
+
+def factors_of_file(record: Record, factors: Sequence[int]) -> tuple[int, ...]:
+    """Returns factors of the network's axes in the order of the file's axes."""
+    return tuple(int(factors[place]) for place in np.argsort(record["axes"]))
+
+
+def natural(
+    image: Float[np.ndarray, "*T C"],
+    volume: Volume,
+    settings: Settings,
+    record: Record,
+    *,
+    intensities: Sequence[tuple[float, float]] | None = None,
+) -> Float[np.ndarray, "*T C"]:
+    """Takes normalisation back: intensities as a file holds them, still on the network's grid.
+
+    Args:
+      image: made from what `forward` gave for `volume` without resampling; each axis as long or whole times longer.
+      volume, settings, record: given to `forward` and returned by it.
+      intensities: the mean and the deviation of each channel, where other channels than the volume's were made. None:
+        the same channels; each goes back the way it came (what "ct" clipped stays clipped).
+
+    Where "zscore_mask" left voxels out, they are 0 again (with `intensities`: in all channels).
+
+    Raises:
+      ValueError: the image has other channels, or its grid is no whole multiple of the network's.
+    """
+    grid = [stop - start for start, stop in record["box"]]
+    if image.ndim != len(grid) + 1 or any(new % old for new, old in zip(image.shape, grid)):
+        raise ValueError(f"The image should have channels and the shape {grid}, or multiples, got {image.shape}.")
+    own, mask = _scales(
+        _apply(volume.data, record["axes"], record["flips"])[_slices(record["box"])], settings, volume.path
+    )
+    lines = own if intensities is None else tuple(intensities)
+    if len(lines) != image.shape[-1]:
+        raise ValueError(f"The image should have {len(lines)} channels, got {image.shape[-1]}.")
+    result = np.empty(image.shape, np.float32)
+    for channel, (offset, scale) in enumerate(lines):
+        result[..., channel] = image[..., channel] * np.float32(scale) + np.float32(offset)
+    if mask is not None:
+        for axis, old in enumerate(grid):
+            mask = mask.repeat(image.shape[axis] // old, axis)
+        for channel in range(len(lines)):
+            if intensities is not None or settings.normalize[channel] == "zscore_mask":
+                result[..., channel][~mask] = 0
+    return result
 
 
 def nonzero_mask(data: np.ndarray) -> Bool[np.ndarray, "*S"]:
@@ -258,10 +321,19 @@ def _target(spacing: Sequence[float], settings: Settings, path: str) -> list[flo
     return [float(old if new is None else new) for old, new in zip(spacing, settings.spacing)]
 
 
-def _normalize(data: np.ndarray, settings: Settings, path: str) -> np.ndarray:
-    """Returns `(*S, C)` float32, each channel on its own scale."""
+class _Scales(NamedTuple):
+    """How one image is normalised: `(offset, scale)` a channel, and `(*S)` where "zscore_mask" takes voxels, or None.
+
+    Normalised is `(value - offset) / scale`.
+    """
+
+    lines: tuple[tuple[float, float], ...]
+    mask: Bool[np.ndarray, "*S"] | None
+
+
+def _scales(data: np.ndarray, settings: Settings, path: str) -> _Scales:
     mask = nonzero_mask(data) if "zscore_mask" in settings.normalize else None
-    result = np.empty(data.shape, np.float32)
+    lines = []
     for channel, kind in enumerate(settings.normalize):
         statistics = settings.statistics[channel] if settings.statistics else None
         if kind == "ct" and statistics is None:
@@ -269,32 +341,41 @@ def _normalize(data: np.ndarray, settings: Settings, path: str) -> np.ndarray:
                 f"{path or 'The image'}: channel {channel} is normalised as 'ct', which needs the statistics "
                 "of the data set; collect the fingerprint first or choose 'zscore'."
             )
-        result[..., channel] = _normalize_channel(data[..., channel].astype(np.float32), kind, statistics, mask)
-    return result
+        lines.append(_line(data[..., channel].astype(np.float32), kind, statistics, mask))
+    return _Scales(tuple(lines), mask)
 
 
-def _normalize_channel(
+def _line(
     image: Float[np.ndarray, "*S"],
     kind: str,
     statistics: Mapping[str, float] | None,
     mask: Bool[np.ndarray, "*S"] | None,
-) -> Float[np.ndarray, "*S"]:
+) -> tuple[float, float]:
+    """Returns offset and scale of one channel; sums in float64."""
     if kind == "ct":
-        assert statistics is not None  # `_normalize` has asked for them
-        scale = max(float(statistics["std"]), TINY)
-        return (np.clip(image, statistics["p005"], statistics["p995"]) - float(statistics["mean"])) / scale
-    if kind == "zscore_mask":
-        assert mask is not None  # `_normalize` has drawn it
-        return np.where(mask, _standardize(image, image[mask]), np.float32(0)) if mask.any() else image
-    if kind == "zscore":
-        return _standardize(image, image)
+        assert statistics is not None  # `_scales` has asked for them
+        return float(statistics["mean"]), max(float(statistics["std"]), TINY)
+    if kind in ("zscore", "zscore_mask"):
+        values = image if kind == "zscore" else image[mask]
+        if not values.size:
+            return 0.0, 1.0
+        return float(values.mean(dtype=np.float64)), max(float(values.std(dtype=np.float64)), TINY)
     if kind == "unit":
         low, high = float(image.min()), float(image.max())
-        return (image - low) / max(high - low, TINY)
-    return image / 255 if kind == "rgb" else image
+        return low, max(high - low, TINY)
+    return 0.0, 255.0 if kind == "rgb" else 1.0
 
 
-def _standardize(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Subtracts the mean of `values` and divides by their standard deviation; sums in float64, the result float32."""
-    mean = float(values.mean(dtype=np.float64))
-    return (image - mean) / max(float(values.std(dtype=np.float64)), TINY)
+def _normalize(data: np.ndarray, settings: Settings, path: str) -> np.ndarray:
+    """Returns `(*S, C)` float32, each channel on its own scale."""
+    lines, mask = _scales(data, settings, path)
+    result = np.empty(data.shape, np.float32)
+    for channel, (kind, (offset, scale)) in enumerate(zip(settings.normalize, lines)):
+        image = data[..., channel].astype(np.float32)
+        if kind == "ct":
+            statistics = (settings.statistics or ())[channel] or {}  # `_scales` has asked for them
+            image = np.clip(image, statistics["p005"], statistics["p995"])
+        result[..., channel] = (image - offset) / scale
+        if kind == "zscore_mask" and mask is not None:
+            result[..., channel][~mask] = 0
+    return result

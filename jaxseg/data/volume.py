@@ -1,6 +1,7 @@
 """Geometry of a `Volume` and the checks that hold for every image and label map, whatever its format."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,18 @@ def reverse_columns(affine: Float[np.ndarray, "m m"]) -> Float[np.ndarray, "m m"
     """Turns an affine for `(x, y, z)` indices into one for `(z, y, x)`, and back: the world axes stay."""
     affine = np.asarray(affine, np.float64)
     return np.concatenate([affine[:, -2::-1], affine[:, -1:]], axis=1)
+
+
+def finer_affine(affine: Float[np.ndarray, "m m"], factors: Sequence[int]) -> Float[np.ndarray, "m m"]:
+    """Returns the affine of a grid over the same extent with `factors` times more voxels along each array axis.
+
+    Voxel i becomes `factor` voxels that lie within it, so the first centre moves by `(1 - factor) / (2 factor)` of the
+    old voxels.
+    """
+    shares = 1 / np.asarray(factors, np.float64)
+    step = np.diag([*shares, 1.0])
+    step[:-1, -1] = (shares - 1) / 2
+    return np.asarray(affine, np.float64) @ step
 
 
 def make(data: Num[np.ndarray, "..."], affine: Any, *, header: Any, path: Any) -> Volume:

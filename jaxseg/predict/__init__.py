@@ -2,7 +2,9 @@
 
 from jaxseg.predict import choice, postprocess
 from jaxseg.predict.array import predict_array
+from jaxseg.predict.enlarge import enlarge_array
 from jaxseg.predict.ensemble import average
+from jaxseg.predict.images import predict_image, predict_images_folder, write_made
 from jaxseg.predict.instance_files import (
     coco_results,
     label_image,
@@ -22,6 +24,7 @@ __all__ = [
     "average",
     "choice",
     "coco_results",
+    "enlarge_array",
     "flip_tta",
     "label_image",
     "object_table",
@@ -30,11 +33,14 @@ __all__ = [
     "predict_array",
     "predict_case",
     "predict_folder",
+    "predict_image",
+    "predict_images_folder",
     "predict_instances",
     "reduce",
     "sliding_window",
     "watershed_instances",
     "write_coco",
     "write_label_image",
+    "write_made",
     "write_prediction",
 ]

@@ -21,7 +21,7 @@ from jaxseg.typing import PredictFn
 
 
 class _Sums(NamedTuple):
-    """Weighted probabilities `(*S, K)` and weights `(*S)`, both float32, on the padded grid."""
+    """Weighted outputs `(*T, K)` and weights `(*T)`, both float32, on the padded grid of the outputs."""
 
     probs: np.ndarray
     weights: np.ndarray
@@ -40,13 +40,15 @@ def predict_array(
     flip_axes: Sequence[int] = (),
     flip_pairs: Sequence[tuple[int, int]] = (),
     divisor: int | Sequence[int] = 1,
-) -> Float[np.ndarray, "*S K"]:
+    factors: Sequence[int] | None = None,
+) -> Float[np.ndarray, "*T K"]:
     """Returns the probabilities of a whole case, the same as `sliding_window` gives, with the loop on the host.
 
     `predict_fn` always sees `(batch_size, *window, C)` (the last batch is filled with zeros), so a jitted one compiles
     once for all cases. Hand in one and the same jitted function, or a `partial` of it over the parameters:
     `partial(jax.jit(task.predict), variables)`. The host holds the image, `(*S, K)` and `(*S)` in float32, and while
-    it adds one batch up the device works on the next.
+    it adds one batch up the device works on the next. Outputs are averaged whatever they mean: probabilities, logits or
+    intensities.
 
     Args:
       predict_fn: `(B, *window, C) -> (B, *window, K)`, jitted.
@@ -61,6 +63,8 @@ def predict_array(
       flip_axes: axes among the `ndim` for `flip_tta`; `predict_fn` itself is called once a flip, and stays one program.
       flip_pairs: output channels that a flip of the last axis exchanges.
       divisor: for `window=None`, one number or one an axis (`models.divisor`).
+      factors: along each of the `ndim` axes, how many times longer than its window an output is; None: as long. The
+        outputs of overlapping windows are then blended by the weights of the longer window.
 
     Raises:
       ValueError: the image has no axes for `ndim`, or an option is out of its range.
@@ -76,6 +80,9 @@ def predict_array(
     window = tuple(int(length) for length in window)
     if len(window) != ndim:
         raise ValueError(f"The window should have {ndim} axes, got {window}.")
+    factors = (1,) * ndim if factors is None else tuple(int(factor) for factor in factors)
+    if len(factors) != ndim or min(factors) < 1:
+        raise ValueError(f"factors should be {ndim} whole numbers, at least 1 each, got {factors}.")
     # A slice of a volume is a window of thickness one.
     thick_window = (1,) * leading + window
     pads = pad_widths(sizes, thick_window)
@@ -87,9 +94,13 @@ def predict_array(
     ]
     # Spatial axes are counted over what the predictor sees.
     predict_fn = flip_tta(predict_fn, axes=flip_axes, pairs=flip_pairs)
-    sums = _sum_windows(predict_fn, image, np.asarray(importance(window, weight)), window_table(starts, batch_size))
+    weights = np.asarray(importance([length * factor for length, factor in zip(window, factors)], weight))
+    sums = _sum_windows(predict_fn, image, weights, window_table(starts, batch_size), window, factors)
     np.divide(sums.probs, sums.weights[..., None], out=sums.probs)
-    crop = tuple(slice(before, before + size) for (before, _), size in zip(pads, sizes))
+    crop = tuple(
+        slice(before * factor, (before + size) * factor)
+        for (before, _), size, factor in zip(pads, sizes, (1,) * leading + factors)
+    )
     return np.ascontiguousarray(sums.probs[crop])
 
 
@@ -105,21 +116,29 @@ def whole_window(sizes: Sequence[int], divisor: int | Sequence[int] = 1) -> tupl
     return tuple(-(-size // each) * each for size, each in zip(sizes, divisors))
 
 
-def _sum_windows(predict_fn: PredictFn, image: np.ndarray, weights: np.ndarray, table: tuple) -> _Sums:
-    """Runs all windows, one batch ahead of the sums."""
+def _sum_windows(
+    predict_fn: PredictFn,
+    image: np.ndarray,
+    weights: np.ndarray,
+    table: tuple,
+    window: tuple[int, ...],
+    factors: tuple[int, ...],
+) -> _Sums:
+    """Runs all windows, one batch ahead of the sums; `weights` are those of an output, `factors` times the window."""
+    thick_factors = np.array((1,) * (image.ndim - 1 - len(window)) + factors)
 
     def start(corners: np.ndarray, valid: np.ndarray) -> tuple[list[tuple], Any]:
-        regions = [_region(corner, weights.shape) for corner in corners[valid > 0]]
-        batch = np.zeros((len(corners), *weights.shape, image.shape[-1]), np.float32)
-        for index, region in enumerate(regions):
-            batch[index] = image[region]
+        corners_used = corners[valid > 0]
+        batch = np.zeros((len(corners), *window, image.shape[-1]), np.float32)
+        for index, corner in enumerate(corners_used):
+            batch[index] = image[_region(corner, window)]
         probs = predict_fn(jnp.asarray(batch))
-        check_probabilities(probs.shape, batch.shape)
-        return regions, probs
+        check_probabilities(probs.shape, batch.shape, factors)
+        return [_region(corner * thick_factors, weights.shape) for corner in corners_used], probs
 
     entries = zip(*table)
     waiting = start(*next(entries))
-    shape = image.shape[:-1]
+    shape = tuple(int(size) for size in np.array(image.shape[:-1]) * thick_factors)
     sums = _Sums(np.zeros((*shape, waiting[1].shape[-1]), np.float32), np.zeros(shape, np.float32))
     for corners, valid in entries:
         following = start(corners, valid)

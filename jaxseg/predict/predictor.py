@@ -76,11 +76,7 @@ def predict_case(
     # Before the long part: an unknown name should not cost the prediction.
     clean = cleaning.from_string(postprocess) if isinstance(postprocess, str) else postprocess
     region_labels = None if regions is None else cleaning.region_classes(regions)
-    if volume.data.ndim - 1 not in (ndim, ndim + 1):
-        raise UserError(
-            f"{volume.path or 'The image'} has {volume.data.ndim - 1} axes, but the network was trained on {ndim}; "
-            "give images like those of the training."
-        )
+    check_axes(volume, ndim)
     array, record = preprocess.forward(volume, settings)
     if previous is not None:
         array = np.asarray(append(array, previous(volume, record), num_classes=num_classes))
@@ -101,11 +97,7 @@ def predict_case(
     outputs = num_classes if regions is None else len(regions)
     if probs.shape[-1] != outputs:
         raise ValueError(f"The network should give {outputs} outputs, got {probs.shape[-1]}.")
-    if not all(np.isfinite(slab).all() for slab in probs):
-        raise UserError(
-            f"The network's output for {volume.path or 'this image'} is not finite; check the image for NaN and "
-            "extreme values, or take an earlier checkpoint."
-        )
+    check_finite(probs, volume)
     activate = None if not logits else cleaning.softmax if regions is None else cleaning.sigmoid
     if keep_probabilities:
         probabilities = preprocess.invert(probs, record, reduce=None, exclusive=regions is None, activate=activate)
@@ -122,6 +114,24 @@ def predict_case(
     if clean is not None:
         labels = clean(labels, spacing=volume.spacing).astype(np.int16, copy=False)
     return Prediction(labels, probabilities)
+
+
+def check_axes(volume: Volume, ndim: int) -> None:
+    """Raises a UserError for an image that a network of `ndim` axes can see neither whole nor slice by slice."""
+    if volume.data.ndim - 1 not in (ndim, ndim + 1):
+        raise UserError(
+            f"{volume.path or 'The image'} has {volume.data.ndim - 1} axes, but the network was trained on {ndim}; "
+            "give images like those of the training."
+        )
+
+
+def check_finite(output: Float[np.ndarray, "*S K"], volume: Volume) -> None:
+    """Raises a UserError where a network's output for `volume` is not finite."""
+    if not all(np.isfinite(slab).all() for slab in output):
+        raise UserError(
+            f"The network's output for {volume.path or 'this image'} is not finite; check the image for NaN and "
+            "extreme values, or take an earlier checkpoint."
+        )
 
 
 def reduce(

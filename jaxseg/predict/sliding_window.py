@@ -90,14 +90,18 @@ def window_table(starts: Sequence[Sequence[int]], batch_size: int) -> tuple[np.n
     return corners.reshape(-1, batch_size, len(starts)), valid.reshape(-1, batch_size)
 
 
-def check_probabilities(shape: Sequence[int], batch: Sequence[int]) -> int:
+def check_probabilities(shape: Sequence[int], batch: Sequence[int], factors: Sequence[int] | None = None) -> int:
     """Returns K of `(B, *S, K)` after checking that a predictor kept `(B, *S)` of its image `(B, *S, C)`.
+
+    With `factors` it should make each spatial axis so many times longer.
 
     Raises:
       ValueError: the shapes disagree.
     """
-    if len(shape) != len(batch) or tuple(shape[:-1]) != tuple(batch[:-1]):
-        expected = ", ".join(map(str, batch[:-1]))
+    factors = (1,) * (len(batch) - 2) if factors is None else tuple(factors)
+    grid = (batch[0], *(size * factor for size, factor in zip(batch[1:-1], factors, strict=True)))
+    if len(shape) != len(batch) or tuple(shape[:-1]) != grid:
+        expected = ", ".join(map(str, grid))
         raise ValueError(f"The predictor should map {tuple(batch)} to ({expected}, K), but gave {tuple(shape)}.")
     return shape[-1]
 

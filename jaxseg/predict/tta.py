@@ -22,7 +22,7 @@ def flip_tta(
     """Returns a predictor that averages over all `2^d` combinations of flips, each flipped back.
 
     Args:
-      predict_fn: `(B, *S, C) -> (B, *S, K)`.
+      predict_fn: `(B, *S, C) -> (B, *S, K)`, or `(B, *T, K)` with longer axes.
       axes: spatial axes to flip, counted over `*S` from 0; negative ones count from the last. None gives `predict_fn`.
       pairs: output channels that a flip of `pair_axis` exchanges, such as the left and the right kidney.
       pair_axis: the patient's left-right axis among `*S`: the last one of a canonical volume.
@@ -42,13 +42,13 @@ def flip_tta(
     if not axes:
         return predict_fn
 
-    def predict(image: Float[Array | np.ndarray, "B *S C"]) -> Float[Array, "B *S K"]:
+    def predict(image: Float[Array | np.ndarray, "B *S C"]) -> Float[Array, "B *T K"]:
         spatial = image.ndim - 2
         places = [_place(axis, spatial) for axis in axes]
         if len(set(places)) != len(places):
             raise ValueError(f"Each flip axis should be named once, got {axes} for {spatial} spatial axes.")
 
-        def look(chosen: tuple[bool, ...]) -> Float[Array, "B *S K"]:
+        def look(chosen: tuple[bool, ...]) -> Float[Array, "B *T K"]:
             flipped = tuple(place for place, flip in zip(places, chosen) if flip)
             probs = jnp.flip(predict_fn(jnp.flip(image, flipped)), flipped)
             if pairs and _place(pair_axis, spatial) in flipped:

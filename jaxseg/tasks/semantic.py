@@ -80,12 +80,14 @@ class Outputs(NamedTuple):
     Attributes:
       targets: labels `(B, *S)` -> what a loss compares logits with.
       activate: logits -> probabilities.
+      planes: labels -> the true mask as a network would give it for sure, `(B, *S, K)`; IGNORE is 0 in all planes.
       count: (probabilities, labels) -> additive counts.
       count_logits: the same counts of logits, without an activation that changes none of them.
     """
 
     targets: Callable
     activate: Callable
+    planes: Callable
     count: Callable
     count_logits: Callable
 
@@ -94,11 +96,18 @@ def read_outputs(*, num_classes: int, regions: Sequence[Sequence[int]] | None) -
     """Returns how outputs are read: exclusive classes (`regions` None), or one sigmoid a region."""
     if not regions:
         count = _class_counts(num_classes)
-        return Outputs(lambda labels: labels, lambda logits: jax.nn.softmax(logits, axis=-1), count, count)
+        return Outputs(
+            targets=lambda labels: labels,
+            activate=lambda logits: jax.nn.softmax(logits, axis=-1),
+            planes=lambda labels: jax.nn.one_hot(labels, num_classes, dtype=jnp.float32),
+            count=count,
+            count_logits=count,
+        )
     count = _region_counts(regions)
     return Outputs(
         targets=lambda labels: region_targets(labels, regions),
         activate=jax.nn.sigmoid,
+        planes=lambda labels: jnp.maximum(region_targets(labels, regions), 0.0),
         count=count,
         count_logits=lambda logits, labels: count(jax.nn.sigmoid(logits), labels),
     )
@@ -111,7 +120,10 @@ def train_call(model, variables, image, key, *, axis_name=None):
     return network.apply(variables, image, train=True, mutable=collections, rngs={"dropout": key})
 
 
-def supervised(loss: LossFn, *, auxiliary_weight: float) -> Callable:
+Supervise = Callable[..., Float[Array, ""]]  # (logits, aux, targets, *, axis_name) -> the batch's mean loss
+
+
+def supervised(loss: LossFn, *, auxiliary_weight: float = 0.5) -> Supervise:
     """Returns `(logits, aux, targets, *, axis_name) -> ()`: the batch's mean loss of all heads that `aux` holds."""
     deep_loss = losses.deep_supervision(loss)
 

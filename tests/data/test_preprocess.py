@@ -312,3 +312,59 @@ def test_target_spacing():
     assert fingerprint.target_spacing(coarse, [(40, 100, 100)] * 11) == (9.0, 1.0, 0.8)  # many slices: the median
     fine = [(0.5, 1.0, 0.8)] * 5 + [(9.0, 1.0, 0.8)] * 6  # tenth percentile finer than the plane
     assert fingerprint.target_spacing(fine, [(20, 100, 100)] * 11) == pytest.approx((1.00001, 1.0, 0.8))
+
+
+STATISTICS = {"mean": 90.0, "std": 20.0, "p005": -1e6, "p995": 1e6}
+
+
+@pytest.mark.parametrize("kind", preprocess.NORMALIZATIONS)
+def test_intensities_come_back_the_way_they_went(kind):
+    data = np.random.default_rng(0).normal(100, 30, (5, 6, 7, 2))
+    data[:2], data[:, :, 4, 1] = 0, 0
+    image = volume(data)
+    settings = Settings(normalize=(kind, "zscore"), statistics=(STATISTICS, None), axis_order=(1, 2, 0))
+    result, record = preprocess.forward(image, settings)
+    back = preprocess.natural(result, image, settings, record)
+    expected = data[2:].transpose(1, 2, 0, 3)
+    assert back.dtype == np.float32
+    np.testing.assert_allclose(back, expected, atol=1e-5 * np.ptp(data))
+    fine = preprocess.natural(result.repeat(3, 0).repeat(2, 2), image, settings, record)
+    np.testing.assert_array_equal(fine, back.repeat(3, 0).repeat(2, 2))
+
+
+def test_what_was_clipped_stays_clipped():
+    image = volume(np.array([[0, 50, 100.0, 200]])[..., None])
+    settings = Settings(normalize=("ct",), statistics=({"mean": 90.0, "std": 20.0, "p005": 50.0, "p995": 150.0},))
+    result, record = preprocess.forward(image, settings._replace(crop=False))
+    np.testing.assert_allclose(preprocess.natural(result, image, settings, record).ravel(), [50, 50, 100, 150])
+
+
+def test_other_channels_take_their_own_intensities():
+    data = np.zeros((4, 5, 1), np.float32)
+    data[1:3, 1:4] = np.arange(1, 7).reshape(2, 3, 1)
+    data[2, 1] = 0  # at the rim of the mask, inside the crop box
+    image = volume(data)
+    made = np.full((2, 3, 2), 0.5, np.float32)
+    for kind, left_out in (("zscore", [6, 102]), ("zscore_mask", [0, 0])):
+        settings = Settings(normalize=(kind,))
+        _, record = preprocess.forward(image, settings)
+        result = preprocess.natural(made, image, settings, record, intensities=[(5.0, 2.0), (100.0, 4.0)])
+        assert result[1, 2].tolist() == [6, 102] and result[1, 0].tolist() == left_out
+    with pytest.raises(ValueError, match="should have 1 channels, got 2"):
+        preprocess.natural(made, image, settings, record)
+    with pytest.raises(ValueError, match=r"shape \[2, 3\], or multiples, got \(2, 4, 1\)"):
+        preprocess.natural(np.zeros((2, 4, 1), np.float32), image, settings, record)
+
+
+def test_an_enlarged_record_leads_to_the_finer_grid_of_the_file():
+    data = np.zeros((6, 7, 5, 1), np.float32)
+    data[1:4, 2:6, 1:3] = np.random.default_rng(0).normal(size=(3, 4, 2, 1))
+    turned_data, affine = turned(data, (2, 0, 1), (True, False, True))
+    result, record = preprocess.forward(volume(turned_data, affine=affine), PLAIN._replace(crop=True))
+    assert result.shape == (3, 4, 2, 1)
+    larger = preprocess.enlarged(record, (3, 2, 1))  # along S, A and R
+    assert preprocess.factors_of_file(record, (3, 2, 1)) == (1, 3, 2)
+    made = preprocess.invert(result.repeat(3, 0).repeat(2, 1), larger, reduce=None, outside=[7.0])
+    expected = np.where(turned_data == 0, np.float32(7), turned_data).repeat(3, 1).repeat(2, 2)
+    np.testing.assert_array_equal(made, expected)
+    assert json.loads(json.dumps(larger)) == larger and larger["spacing"] == [1 / 3, 0.5, 1.0]

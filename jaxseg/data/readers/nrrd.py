@@ -91,6 +91,12 @@ def _affine(fields: Mapping[str, Any], spatial: tuple[int, ...], directions: np.
     return volume.reverse_columns(affine)
 
 
+def affine_of(header: NrrdHeader) -> np.ndarray:
+    """Returns the affine that the volume of a file with this header has: array index to mm."""
+    directions = _directions(header.fields, len(header.fields["sizes"]))
+    return _affine(header.fields, header.spatial, directions)
+
+
 def _spatial_first(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, NrrdHeader]:
     """Returns `(*S, C)`, affine and header."""
     data, fields = _load(path)

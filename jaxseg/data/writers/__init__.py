@@ -1,6 +1,7 @@
 """`Volume`s to files: the format follows the suffix, the geometry follows the input, nothing half-written stays.
 
-To add a format: one file with `save(path, data, like, *, is_label)` and one line a suffix in `TABLE`.
+To add a format: one file with `save(path, data, like, *, is_label)` and one line a suffix in `TABLE`. `is_label` says
+that the data have no channel axis.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from jaxseg.data.readers import output_name, stem, suffix
 from jaxseg.registry import resolve
 from jaxseg.typing import UserError, Volume
 
-__all__ = ["label_dtype", "output_name", "replacing", "write"]
+__all__ = ["eight_bits", "label_dtype", "output_name", "replacing", "write", "write_image"]
 _NIFTI, _IMAGE, _NRRD = "jaxseg.data.writers.nifti", "jaxseg.data.writers.image", "jaxseg.data.writers.nrrd"
 # Suffix (lower case) -> module with save.
 TABLE = {
@@ -99,10 +100,50 @@ def write(
     if is_label and data.dtype.kind not in ("f" if scalar else "iub"):
         what = "A map of numbers should hold fractions" if scalar else "A label map should hold integers"
         raise ValueError(f"{what}, but holds {data.dtype}.")
+    data = data.astype(label_dtype(data) if is_label and not scalar else np.float32, copy=False)
+    return _save(path, data, like, is_label=is_label, overwrite=overwrite)
+
+
+def write_image(path: Any, image: Volume, *, like: Volume | None = None, overwrite: bool = False) -> pathlib.Path:
+    """Writes an image `(*S, C)` with its own geometry; returns the path.
+
+    The suffix of `path` names the format. Fractions are stored as float32, integers in the smallest type that holds
+    them; one channel without a channel axis. NIfTI keeps the units and codes of the header whatever grid the image has
+    now. PNG and TIFF hold no geometry.
+
+    Args:
+      path: its folder is made.
+      image: spacing and affine are those of `data`; the header is that of the file it was made of, or None.
+      like: the input. Where that is a picture of 8 bits, PNG and TIFF in one channel or three are too: values are
+        rounded and cut to 0 to 255. It also lends its header to an image without one.
+      overwrite: replace a file that exists.
+
+    Raises:
+      UserError: the file exists (and `overwrite` is False), the folder is not writable, the suffix has no writer, or
+        the format cannot hold such data (a volume or fractions as PNG).
+      ValueError: `data` has no channel axis, or holds something else than real numbers.
+    """
+    path, data = pathlib.Path(path), image.data
+    if data.ndim != len(image.spacing) + 1 or data.dtype.kind not in "fiub":
+        raise ValueError(f"Expected real numbers of the shape (*S, C), got {data.dtype} of {data.shape}.")
+    if TABLE.get(suffix(path)) == _IMAGE and eight_bits(image, like=like):
+        data = np.clip(np.rint(data), 0, 255).astype(np.uint8)
+    data = data.astype(np.float32 if data.dtype.kind == "f" else label_dtype(data), copy=False)
+    if image.header is None and like is not None:
+        image = image._replace(header=like.header)
+    single = data.shape[-1] == 1
+    return _save(path, data[..., 0] if single else data, image, is_label=single, overwrite=overwrite)
+
+
+def eight_bits(image: Volume, *, like: Volume | None) -> bool:
+    """Tells whether pictures of `image` have 8 bits as their input `like` has: one channel or three."""
+    return like is not None and like.data.dtype == np.uint8 and image.data.shape[-1] in (1, 3)
+
+
+def _save(path: pathlib.Path, data: np.ndarray, like: Volume, *, is_label: bool, overwrite: bool) -> pathlib.Path:
     kind = suffix(path)
     if kind not in TABLE:
         raise UserError(f"{path} should end in one of {', '.join(sorted(TABLE))}, the formats that can be written.")
-    data = data.astype(label_dtype(data) if is_label and not scalar else np.float32, copy=False)
     save = resolve(kind, {kind: f"{TABLE[kind]}:save"}, kind="writer")
     with replacing(path, overwrite=overwrite) as partial:
         save(partial, data, like, is_label=is_label)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data import volume
-from jaxseg.data.readers.nrrd import NrrdHeader
+from jaxseg.data.readers.nrrd import NrrdHeader, affine_of
 from jaxseg.typing import Volume
 
 GEOMETRY = ("space", "space dimension", "space origin", "space units")  # axis-wise fields are treated apart
@@ -53,12 +53,16 @@ def _with_channel_axis(fields: dict[str, Any], ndim: int) -> dict[str, Any]:
 
 def _same_grid(like: Volume, header: NrrdHeader) -> bool:
     sizes = header.fields.get("sizes")
-    ndim = len(like.spacing)
-    return sizes is not None and tuple(int(sizes[a]) for a in reversed(header.spatial)) == like.data.shape[:ndim]
+    if sizes is None or tuple(int(sizes[a]) for a in reversed(header.spatial)) != like.data.shape[: len(like.spacing)]:
+        return False
+    return np.allclose(affine_of(header), like.affine, rtol=0, atol=1e-5)
 
 
 def save(path: pathlib.Path, data: np.ndarray, like: Volume, *, is_label: bool) -> None:
-    """Writes labels, or probabilities with a vector axis first, with the space, directions and origin of `like`."""
+    """Writes labels, or channels as a vector axis that comes first, with the space, directions and origin of `like`.
+
+    Where the grid of `like` is not that of its file any more, in LPS and mm.
+    """
     import nrrd
 
     ndim = len(like.spacing)

@@ -1,0 +1,293 @@
+"""Making images as a Task: of label maps (SPADE, pix2pix), of another contrast (pix2pix), of fewer voxels (ESRGAN).
+
+All three are one generator that is given something and has a true image beside its own; they differ in what `Example`
+they read out of a batch. The discriminator may be left out (rules None): then pixels and features alone decide.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxseg import ops
+from jaxseg.data import value_range
+from jaxseg.tasks import players
+from jaxseg.tasks.players import DISCRIMINATOR, GENERATOR, JUDGED, Pair, Perceive, Rules
+from jaxseg.typing import Task
+
+
+class Example(NamedTuple):
+    """One batch as a generator meets it.
+
+    Attributes:
+      given: arguments of the generator, a tuple.
+      condition: what the discriminator sees beside every image `(B, *S, D)`; None: the image alone.
+      true: the real image, encoded from -1 to 1 `(B, *S, C)`.
+    """
+
+    given: tuple[Array, ...]
+    condition: Float[Array, "B *S D"] | None
+    true: Float[Array, "B *S C"]
+
+
+class Fidelity(NamedTuple):
+    """What a made image is compared with the true one by, besides the discriminator.
+
+    Attributes:
+      pixel: weight of the mean absolute error of encoded intensities.
+      perceptual: of the same in features of a fixed network,
+      perceive: which this gives for normalised images.
+    """
+
+    pixel: float = 0.0
+    perceptual: float = 0.0
+    perceive: Perceive | None = None
+
+
+class Intensities(NamedTuple):
+    """How the images of a data set are normalised: see `value_range.encode`."""
+
+    kinds: tuple[str, ...]
+    clip: float = value_range.CLIP
+
+    def of(self, channels: Sequence[int]) -> "Intensities":
+        """Returns those of some channels."""
+        return self._replace(kinds=tuple(self.kinds[channel] for channel in channels))
+
+    def encode(self, image: Float[Array, "B *S C"]) -> Float[Array, "B *S C"]:
+        """Normalised intensities to -1 ... 1."""
+        return value_range.encode(image, self.kinds, clip=self.clip)
+
+    def decode(self, image: Float[Array, "B *S C"]) -> Float[Array, "B *S C"]:
+        """The way back."""
+        return value_range.decode(image, self.kinds, clip=self.clip)
+
+
+def synthesis(
+    generator, discriminator, rules: Rules | None, fidelity: Fidelity, *, num_classes: int, intensities: Intensities
+) -> Task:
+    """Images from label maps; `predict(variables, (segmentation, style))`, see `one_hot` and `style_length`.
+
+    The style of a training image is drawn anew at every step; the discriminator sees the label map beside the image.
+
+    Args:
+      generator: `(segmentation, style, train)`, as SPADE, or `(segmentation, train)`, as pix2pix.
+      discriminator: of `models.create_discriminator`, or None with `rules` None.
+      rules: of the game; None: no discriminator.
+      fidelity: comparison with the image that the label map belongs to.
+      num_classes: classes with background; pixels of IGNORE show no class.
+      intensities: of the data set's images.
+    """
+    length = style_length(generator)
+
+    def read(batch: dict, key: Array) -> Example:
+        segmentation = one_hot(batch["label"], num_classes)
+        style = players.per_sample(jax.random.fold_in(key, 0), batch["index"], length)
+        return Example((segmentation, style), segmentation, intensities.encode(batch["image"]))
+
+    def blank(image: Array) -> Example:
+        segmentation = jnp.zeros((*image.shape[:-1], num_classes))
+        return Example((segmentation, jnp.zeros((len(image), length))), segmentation, image)
+
+    def given(asked: tuple[Array, Array]) -> tuple[Array, ...]:
+        return asked
+
+    return _task(generator, discriminator, rules, fidelity, read, blank, given, intensities)
+
+
+def translation(
+    generator,
+    discriminator,
+    rules: Rules | None,
+    fidelity: Fidelity,
+    *,
+    source: Sequence[int],
+    target: Sequence[int],
+    intensities: Intensities,
+) -> Task:
+    """Some channels of an image from its others, learnt from cases that have both (pix2pix, Isola et al. 2017).
+
+    `predict(variables, image)` takes the source channels alone; images are normalised.
+
+    Args:
+      generator, discriminator, rules, fidelity: see `synthesis`; the generator takes `(image, train)`.
+      source: places of the given channels in a training image.
+      target: places of those that are made.
+      intensities: of all channels.
+    """
+    ours, theirs = intensities.of(source), intensities.of(target)
+
+    def read(batch: dict, key: Array) -> Example:
+        del key
+        shown = ours.encode(_channels(batch["image"], source))
+        return Example((shown,), shown, theirs.encode(_channels(batch["image"], target)))
+
+    def blank(image: Array) -> Example:
+        shown = _channels(image, source)
+        return Example((shown,), shown, _channels(image, target))
+
+    return _task(
+        generator, discriminator, rules, fidelity, read, blank, lambda image: (ours.encode(image),), theirs
+    )  # fmt: skip
+
+
+def super_resolution(
+    generator,
+    discriminator,
+    rules: Rules | None,
+    fidelity: Fidelity,
+    *,
+    factors: Sequence[int],
+    degrade: str,
+    intensities: Intensities,
+) -> Task:
+    """Images of more voxels from the same images of fewer, which training makes itself (Ledig et al. 2017; ESRGAN).
+
+    `predict(variables, image)` takes a normalised image of low resolution. Intensities are scaled and not cut off.
+
+    Args:
+      generator, discriminator, rules, fidelity: see `synthesis`; the generator takes `(image, train)`.
+      factors: how many times longer the network makes each spatial axis.
+      degrade: how training images lose resolution: "fourier" or "gaussian", see `ops.degrade`.
+      intensities: of the images.
+    """
+    factor = max(factors)
+    axes = tuple(axis for axis, each in enumerate(factors) if each > 1)
+
+    def scaled(image: Array) -> Array:
+        scale, offset = value_range.scales(intensities.kinds, image.shape[-1], clip=intensities.clip)
+        return (image - offset) / scale
+
+    def lowered(image: Array) -> Array:
+        return jax.vmap(lambda one: ops.degrade(one, factor=factor, axes=axes, method=degrade))(image)
+
+    def read(batch: dict, key: Array) -> Example:
+        del key
+        true = scaled(batch["image"])
+        return Example((lowered(true),), None, true)
+
+    def blank(image: Array) -> Example:
+        return Example((lowered(image),), None, image)
+
+    return _task(
+        generator, discriminator, rules, fidelity, read, blank, lambda image: (scaled(image),), intensities
+    )  # fmt: skip
+
+
+def one_hot(labels: Int[Array, "B *S"], num_classes: int) -> Float[Array, "B *S K"]:
+    """Returns one plane a class; pixels of other values, such as IGNORE, are 0 in all."""
+    return jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+
+
+def style_length(generator: Any) -> int:
+    """The length of the style vector that a generator takes; 0: it takes none."""
+    return int(getattr(generator, "style_features", 0))
+
+
+def call(
+    generator, variables: dict, given: Sequence[Array], *, train: bool, key: Array | None = None
+) -> tuple[Float[Array, "B *S C"], dict[str, Any]]:
+    """Returns (image, updated collections) of a generator; a style of length 0 is no argument."""
+    arguments = [value for value in given if value.shape[-1]]
+    rngs = {} if key is None else {"dropout": key}
+    if not train:
+        return generator.apply(variables, *arguments, train=False, rngs=rngs)[0], {}
+    collections = players.collections_of(variables)
+    (image, _), updated = generator.apply(variables, *arguments, train=True, mutable=collections, rngs=rngs)
+    return image, dict(updated)
+
+
+def _channels(image: Array, places: Sequence[int]) -> Array:
+    return jnp.stack([image[..., place] for place in places], axis=-1)
+
+
+def _task(
+    generator,
+    discriminator,
+    rules: Rules | None,
+    fidelity: Fidelity,
+    read: Callable[[dict, Array], Example],
+    blank: Callable[[Array], Example],
+    given: Callable[[Any], tuple[Array, ...]],
+    made_as: Intensities,
+) -> Task:
+    def init(key: Array, image: Array) -> tuple[dict, dict]:
+        example, keys = blank(image), jax.random.split(key)
+        arguments = [value for value in example.given if value.shape[-1]]
+        variables = dict(generator.init({"params": keys[0], "dropout": keys[0]}, *arguments, train=False))
+        params: dict[str, Any] = {GENERATOR: variables.pop("params")}
+        extra: dict[str, Any] = {GENERATOR: variables}
+        if rules is not None:
+            pair = Pair(example.true, example.true, example.condition, jnp.zeros(len(image), jnp.int32))
+            params[DISCRIMINATOR], extra[DISCRIMINATOR] = players.start(discriminator, keys[1], pair)
+            extra[JUDGED] = jnp.zeros((), jnp.int32)
+        return params, extra
+
+    def play(params: dict, extra: dict, batch: dict, key: Array) -> tuple[Example, Array, dict]:
+        """The same in both losses, so that it is computed once."""
+        example = read(batch, key)
+        variables = {"params": params[GENERATOR], **extra[GENERATOR]}
+        made, updated = call(generator, variables, example.given, train=True, key=jax.random.fold_in(key, 1))
+        return example, made, updated
+
+    def judging(params, extra, batch, key, *, axis_name=None):
+        assert rules is not None  # else this loss is not part of the task
+        example, made, _ = play(params, extra, batch, key)
+        pair = Pair(example.true, made, example.condition, batch["index"])
+        loss, figures, updated = players.discriminator_loss(
+            discriminator,
+            {"params": params[DISCRIMINATOR], **extra[DISCRIMINATOR]},
+            pair,
+            jax.random.fold_in(key, 2),
+            rules,
+            count=extra[JUDGED],
+            axis_name=axis_name,
+        )
+        extra = {**extra, DISCRIMINATOR: {**extra[DISCRIMINATOR], **updated}, JUDGED: extra[JUDGED] + 1}
+        return loss, (figures, extra)
+
+    def making(params, extra, batch, key, *, axis_name=None):
+        example, made, updated = play(params, extra, batch, key)
+        loss, figures = fidelity_loss(fidelity, made, example.true, made_as)
+        if rules is not None:
+            fooling, found = players.adversarial_loss(
+                discriminator,
+                {"params": params[DISCRIMINATOR], **extra[DISCRIMINATOR]},
+                Pair(example.true, made, example.condition, batch["index"]),
+                jax.random.fold_in(key, 3),
+                rules,
+                count=extra[JUDGED],
+                axis_name=axis_name,
+            )
+            loss, figures = loss + fooling, {**figures, **found}
+        figures = {**figures, "loss/generator": loss, **players.diversity(made, example.true)}
+        return loss, (figures, {**extra, GENERATOR: {**extra[GENERATOR], **updated}})
+
+    def predict(variables: dict, asked: Any) -> Array:
+        own = {"params": variables["params"][GENERATOR], **variables["extra"][GENERATOR]}
+        return made_as.decode(call(generator, own, given(asked), train=False)[0])
+
+    def counts(variables: dict, batch: dict) -> dict[str, Array]:
+        example = read(batch, jax.random.key(0))
+        own = {"params": variables["params"][GENERATOR], **variables["extra"][GENERATOR]}
+        made, _ = call(generator, own, example.given, train=False)
+        return {"absolute_error": jnp.sum(jnp.abs(made - example.true)), "values": jnp.float32(made.size)}
+
+    game = {} if rules is None else {DISCRIMINATOR: judging}
+    return Task(init=init, losses={**game, GENERATOR: making}, counts=counts, predict=predict)
+
+
+def fidelity_loss(
+    fidelity: Fidelity, made: Float[Array, "B *S C"], true: Float[Array, "B *S C"], intensities: Intensities
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Returns (loss, figures) of made images against true ones, both encoded."""
+    error = players.mean_absolute(made, true)
+    loss, figures = fidelity.pixel * error, {"error/pixel": error}
+    if fidelity.perceptual and fidelity.perceive is not None:
+        features = [fidelity.perceive(intensities.decode(image)) for image in (made, jax.lax.stop_gradient(true))]
+        seen = players.mean_absolute(*features)
+        figures["error/perceptual"] = seen
+        loss = loss + fidelity.perceptual * seen
+    return loss, figures

@@ -246,6 +246,11 @@ def _gain(other: Sequence[Row], network: Sequence[Row], figure: str, options: Ma
     return {"mean": found["mean_difference"], **kept}
 
 
+def p_value(p: float) -> str:
+    """Returns a p for people; a small one is a bound, since 0.000 would be none."""
+    return "< 0.001" if p < 0.001 else files.number(p)
+
+
 def verdict(figure: str, gain: Mapping[str, Any]) -> str:
     """Returns "better", "worse" or "no clear difference" of the network: whether the interval leaves out 0."""
     low, high = float(gain["low"]), float(gain["high"])
@@ -287,7 +292,7 @@ def text_table(summary: Mapping[str, Any], *, width: int = 100) -> str:
     if summary["gains"]:
         console.print()
         console.print(_gains_table(summary["gains"]))
-    return page.getvalue()
+    return "".join(f"{line.rstrip()}\n" for line in page.getvalue().splitlines())
 
 
 def _methods_table(methods: Mapping[str, Mapping[str, Mapping[str, Any]]]):
@@ -304,7 +309,7 @@ def _gains_table(gains: Mapping[str, Mapping[str, Mapping[str, Any]]]):
     for method, entries in gains.items():
         for place, (figure, entry) in enumerate(entries.items()):
             cells = [number(figure, entry["mean"], sign=True), interval(figure, entry, sign=True)]
-            cells += [files.number(entry["wilcoxon_p"]), *_counts(entry)]
+            cells += [p_value(entry["wilcoxon_p"]), *_counts(entry)]
             _add(table, method, place, figure, [*cells, verdict(figure, entry)])
     return table
 

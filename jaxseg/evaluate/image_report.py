@@ -8,7 +8,7 @@ from typing import Any
 from jaxseg import paths
 from jaxseg.evaluate import files, page
 from jaxseg.evaluate.evaluator import file_stem
-from jaxseg.evaluate.image_quality import FIGURES, KIND, NETWORK, interval, number, read_images, verdict
+from jaxseg.evaluate.image_quality import FIGURES, KIND, NETWORK, interval, number, p_value, read_images, verdict
 from jaxseg.evaluate.page import Cell
 from jaxseg.typing import UserError
 from jaxseg.viz import colors, player_curves, score_dots
@@ -44,15 +44,19 @@ makes the same image again and again.</li>
 
 
 def is_of_images(workdir: str | paths.Path) -> bool:
-    """Whether a run makes images: its evaluation says so, or it has none and has left panels."""
-    workdir = paths.path(workdir)
-    summary = workdir / files.FOLDER / files.SUMMARY
-    if not summary.is_file():
-        return (workdir / PANELS).is_dir()
-    try:
-        return files.read_summary(summary).get("kind") == KIND
-    except (UserError, AttributeError):  # damaged: who reads it for its content says so
-        return False
+    """Whether a run makes images: its evaluation says so, or it has none and has left panels.
+
+    Raises:
+      UserError: the summary of the evaluation is not JSON.
+    """
+    folder = paths.path(workdir) / files.FOLDER
+    if not _is_scored(folder):
+        return (paths.path(workdir) / PANELS).is_dir()
+    return files.read_summary(folder / files.SUMMARY).get("kind") == KIND
+
+
+def _is_scored(folder: paths.Path) -> bool:
+    return (folder / files.CASES).is_file() and (folder / files.SUMMARY).is_file()
 
 
 def sections(workdir: str | paths.Path, *, warnings: Sequence[str] = ()) -> tuple[dict[str, str], list[Row]]:
@@ -66,7 +70,7 @@ def sections(workdir: str | paths.Path, *, warnings: Sequence[str] = ()) -> tupl
       UserError: a file of the evaluation is damaged.
     """
     folder = paths.path(workdir) / files.FOLDER
-    if not ((folder / files.CASES).is_file() and (folder / files.SUMMARY).is_file()):
+    if not _is_scored(folder):
         found = {"Results": page.missing("This run has not been evaluated yet: run --mode evaluate.")}
         return (found | {"Warnings": _warned(warnings)} if warnings else found), []
     rows, summary = read_images(folder / files.CASES), files.read_summary(folder / files.SUMMARY)
@@ -124,13 +128,9 @@ def _figures_cell(figure: str, entry: Mapping[str, Any]) -> Cell:
 
 def _gain_cell(figure: str, entry: Mapping[str, Any]) -> Cell:
     span = "" if math.isnan(entry["low"]) else interval(figure, entry, sign=True)
-    p = "" if math.isnan(entry["wilcoxon_p"]) else f"p {_p_value(entry['wilcoxon_p'])}"
+    p = "" if math.isnan(entry["wilcoxon_p"]) else f"p {p_value(entry['wilcoxon_p'])}"
     shown = number(figure, entry["mean"], sign=True)
     return _cell(shown, [span, p, *_counts(entry), verdict(figure, entry)], entry["mean"])
-
-
-def _p_value(p: float) -> str:
-    return "below 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _counts(entry: Mapping[str, Any]) -> list[str]:

@@ -112,7 +112,7 @@ def grid_panel(
       rows: one mapping an example, title -> image `(*S, C)`, or label map `(*S)` of integers. A title that a row lacks
         leaves a gap.
       value_range: the values that are black and white in every picture.
-      classes: names by id, background first, for a legend; none: no legend.
+      classes: names by id, background first, for a legend below; none, or no label map: no legend.
       title: of the whole picture, such as "step 250".
       size: pixels of the longest side of a picture, about: images are enlarged by whole numbers.
 
@@ -132,7 +132,7 @@ def grid_panel(
         lines.append({name: _pictures(image, sizes, value_range, {})[0] for name, image in flat.items()})
     columns = [_Column(name, "", [line.get(name) for line in lines]) for name in titles]
     below = None
-    if len(classes) > 1:
+    if len(classes) > 1 and any(_is_labels(image) for row in rows for image in row.values()):
         width = sum(max(_NARROWEST, *(p.shape[1] for p in c.pictures if p is not None)) + GAP for c in columns) - GAP
         below = legend([(index, name, "") for index, name in enumerate(classes) if index], width=width, lines=())
     return _sheet(columns, title=title, below=below)

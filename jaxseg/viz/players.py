@@ -92,6 +92,7 @@ def _draw(axis, plot: _Plot, curves: Mapping[str, tuple]) -> None:
             _curve(axis, name, steps, values, color)
     if plot.scale == "log" and any((curves[key][1] > 0).any() for key in plot.curves if key in curves):
         axis.set_yscale("log")
+        axis.tick_params(which="minor", colors=GREY)
     for value, text in plot.lines.items():
         axis.axhline(value, color=GREY, linewidth=1, linestyle="--")
         place = {"xy": (1, value), "xycoords": ("axes fraction", "data"), "xytext": (-3, 3)}

@@ -196,6 +196,11 @@ def test_a_grid_names_its_classes():
     assert named.shape[1] == bare.shape[1]
 
 
+def test_a_grid_without_a_label_map_has_no_legend():
+    row = {"real": picture(0, (8, 9, 1))}
+    np.testing.assert_array_equal(grid_panel([row], classes=["background", "liver"]), grid_panel([row]))
+
+
 def test_a_grid_needs_an_example():
     with pytest.raises(ValueError, match="at least one example"):
         grid_panel([])

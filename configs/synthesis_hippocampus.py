@@ -12,11 +12,12 @@ from jaxseg.config import base_config, parse_arg
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, debug=False, cases=0, steps=3000)
+    arg = parse_arg(arg, debug=False, cases=0, steps=2000)
     config = base_config()
     config.task = "synthesis"
 
     config.data.name = "msd"
+    config.data.subjects = "subjects.csv"
     config.data.train_cases = arg.cases
     config.data.batch_size = 8
     config.data.patch_size = (48, 40)  # slices: 2D patches of volumes
@@ -34,6 +35,8 @@ def get_config(arg=None):
     config.adversarial.feature_matching = 10.0
     config.adversarial.rate_factor = 4.0  # two time scales: 1e-4 and 4e-4, as SPADE
     config.adversarial.augment = "brightness=0.5,translation=0.125,cutout=0.5"
+
+    config.synthesis.labels = "elastic(magnitude=2.0, sigma=8.0)|affine(max_shift=0.05)"
 
     config.optim.name = "adam"
     config.optim.lr = 2e-4

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxseg import evaluate as evaluation
 from jaxseg import metrics, paths, predict
-from jaxseg.cli import build, cascade, certainty, inference, instances, workdir
+from jaxseg.cli import build, cascade, certainty, images, inference, instances, made_images, workdir
 from jaxseg.data import datasets, fingerprint, orientation
 from jaxseg.data.datasets import inputs, instance_masks, layouts
 from jaxseg.train import logging, processes
@@ -38,6 +38,9 @@ def evaluate(
     Raises:
       UserError: no labelled case to score, or cases that cannot be read.
     """
+    if images.makes_images(arguments.config):
+        made_images.evaluate(arguments)
+        return
     trained = inference.load(arguments.workdir, arguments.config, others=arguments.average)
     if unseen is not None:
         trained = trained._replace(held_out=tuple(unseen))

@@ -24,8 +24,7 @@ def of_run(folder: str) -> Callable[[Float[Array, "B *S C"]], list[Array]]:
     """
     place = paths.path(folder)
     config, record = workdir.stored_config(place), workdir.record(place)
-    if config.task != "semantic" or "dataset" not in record:
-        raise UserError(f"{folder} holds no trained segmentation run, whose features could be compared; name another.")
+    _check(folder, config.task, record)
     known = build.stored_facts(record)
     config.data.patch_size = tuple(record.get("patch_size", config.data.patch_size))
     task = build.task(config, known)
@@ -39,6 +38,19 @@ def of_run(folder: str) -> Callable[[Float[Array, "B *S C"]], list[Array]]:
         return [leaf.astype(jnp.float32) for leaf in jax.tree.leaves((aux, logits))]
 
     return features
+
+
+def divisor(folder: str) -> tuple[int, ...]:
+    """What the images that a run's network sees must be divisible by. Raises as `of_run`."""
+    place = paths.path(folder)
+    config, record = workdir.stored_config(place), workdir.record(place)
+    _check(folder, config.task, record)
+    return build.divisor(config, build.stored_facts(record))
+
+
+def _check(folder: str, task: str, record: dict) -> None:
+    if task != "semantic" or "dataset" not in record:
+        raise UserError(f"{folder} holds no trained segmentation run, whose features could be compared; name another.")
 
 
 def pooled(features: list[Array]) -> Float[Array, "B F"]:

@@ -11,11 +11,12 @@ from ml_collections import ConfigDict
 
 from jaxseg import models, paths, registry, tasks
 from jaxseg.config import MAKERS, base_config
-from jaxseg.data import store, value_range
+from jaxseg.data import preprocess, store, value_range
 from jaxseg.tasks.cycle import BACKWARD, FORWARD
 from jaxseg.tasks.players import DISCRIMINATOR, GENERATOR
-from jaxseg.typing import Task, UserError
+from jaxseg.typing import DataSet, Task, UserError
 
+INTENSITY_CASES = 50  # cases whose mean and deviation are averaged for what a translation writes
 MODEL = "model"  # the parameter group of everything that segments
 # Fields of config.data that are options of a layout; the others are read by `build`.
 LAYOUT_OPTIONS = (
@@ -279,3 +280,18 @@ def halves(cases: Sequence[Any], *, seed: int) -> tuple[list, list]:
     for case in cases:
         sides[(case.subject or case.name) not in first].append(case)
     return sides
+
+
+def target_intensities(
+    config: ConfigDict, dataset: DataSet, settings: preprocess.Settings
+) -> list[tuple[float, float]]:
+    """Returns mean and deviation of each channel that a translation makes, averaged over cases of the data set."""
+    places = target(config, dataset.channels)
+    cases = [dataset.cases[place] for place in _spread(len(dataset.cases))]
+    found = [preprocess.scales_of(dataset.load(case).image, settings) for case in cases]
+    mean = np.mean([[lines[place] for place in places] for lines in found], axis=0)
+    return [(float(offset), float(scale)) for offset, scale in mean]
+
+
+def _spread(count: int) -> Sequence[int]:
+    return np.unique(np.linspace(0, count - 1, min(count, INTENSITY_CASES)).round().astype(int)).tolist()

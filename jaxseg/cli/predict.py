@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from jaxseg import predict as prediction
-from jaxseg.cli import certainty, inference, instances, workdir
+from jaxseg.cli import certainty, images, inference, instances, made_images, workdir
 from jaxseg.data.datasets import inputs
 from jaxseg.train import logging
 from jaxseg.typing import UserError, Volume
@@ -15,6 +15,9 @@ def predict(arguments: workdir.Arguments) -> None:
     Raises:
       UserError: missing flags, unreadable inputs (the others are still written), or masks that are already there.
     """
+    if images.makes_images(arguments.config):
+        made_images.predict_files(arguments)
+        return
     if len(arguments.inputs) != 1 or not arguments.output:
         raise UserError("--mode predict needs --workdir, one --input (a file or a folder) and --output (a folder).")
     channels = workdir.record(arguments.workdir).get("dataset", {}).get("channels")

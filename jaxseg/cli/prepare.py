@@ -52,16 +52,17 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
     cases = store.open(target)
     if config.task == "instance":
         instances.check_cases(config, cases)
-    if images.has_other(config):
-        _prepare_other(config, target)
     patch = build.patch_size(config, known, cases)
     facts = {"patch_size": patch, "dataset": known._asdict(), "settings": settings._asdict(), "store": str(target)}
+    if config.task == "translation":
+        shown = _prepare_other(config, target) if images.has_other(config) else (dataset, settings)
+        facts["intensities"] = images.target_intensities(config, *shown)
     if made:
         facts["extra"] = extra.prepare(config, folder, made, settings)
     return dataset, _save(config, folder, facts)
 
 
-def _prepare_other(config: ConfigDict, beside: paths.Path) -> None:
+def _prepare_other(config: ConfigDict, beside: paths.Path) -> tuple[DataSet, preprocess.Settings]:
     """Prepares the images that an unpaired translation should make alike."""
     own = images.other_data(config)
     dataset, wanted = build.dataset(own), tuple(config.translation.target)
@@ -74,11 +75,12 @@ def _prepare_other(config: ConfigDict, beside: paths.Path) -> None:
     settings = _settings(own, dataset, target)
     summary = store.prepare(dataset, target, settings, processes=config.data.workers)
     print(f"prepared {len(summary.written)} cases of translation.other, {len(summary.skipped)} were up to date")
+    return dataset, settings
 
 
 def adopt(config: ConfigDict, folder: paths.Path, prepared: dict[str, Any]) -> dict[str, Any]:
     """Returns the record of a run on data that another run, whose record this is, has just prepared and checked."""
-    shared = ("patch_size", "dataset", "settings", "store", "extra")  # the last where there is data.extra
+    shared = ("patch_size", "dataset", "settings", "store", "extra", "intensities")  # the last two not in every run
     return _save(config, folder, {name: prepared[name] for name in shared if name in prepared})
 
 

@@ -183,6 +183,13 @@ def invert(
     return np.ascontiguousarray(orientation.undo(result, tuple(record["axes"]), tuple(record["flips"])))
 
 
+def scales_of(volume: Volume, settings: Settings) -> tuple[tuple[float, float], ...]:
+    """Returns (offset, scale) of each channel as `forward` normalises it: normalised = (value - offset) / scale."""
+    _check(volume, settings)
+    cropped, _ = place(volume, crop=settings.crop, orientation=settings.orientation, axis_order=settings.axis_order)
+    return _scales(cropped, settings, volume.path).lines
+
+
 def enlarged(record: Record, factors: Sequence[int]) -> Record:
     """Returns the record of an image with `factors` times more voxels along the network's axes, for `invert`."""
     of_file = factors_of_file(record, factors)

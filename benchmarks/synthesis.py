@@ -1,0 +1,171 @@
+"""Do made images help where real ones are few? N real cases, with and without augmentation, with made images beside.
+
+    taskset -c 1 python -m benchmarks.synthesis --root=MSD_HIPPOCAMPUS --output=runs/synthesis
+
+For every N and seed one generator (configs/synthesis_hippocampus.py) learns from the same N cases that the segmentation
+networks learn from, and makes --made images of label maps bent at random. All arms train the same small 2D U-Net with
+as many updates and are scored on the same held-out volumes of fold 0; differences are paired by case, seeds
+averaged first. A segmentation network trained on all real training cases says how well made images keep their labels.
+Finished runs stay, so that the command goes on where it stopped.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+from absl import app, flags
+
+from jaxseg import metrics
+from jaxseg.evaluate import files
+
+ROOT = flags.DEFINE_string("root", None, "Folder of the data set.", required=True)
+OUTPUT = flags.DEFINE_string("output", "runs/synthesis", "Where the runs go.")
+NUMBERS = flags.DEFINE_list("cases", ["5", "10", "20"], "How many real cases.")
+SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds an arm.")
+STEPS = flags.DEFINE_integer("steps", 600, "Updates of a segmentation network.")
+GENERATOR_STEPS = flags.DEFINE_integer("generator_steps", 2000, "Updates of a generator.")
+MADE = flags.DEFINE_integer("made", 300, "Images that a generator makes.")
+
+STRONG = "--config.augment=rotate_scale|brightness|gamma"
+SEGMENTATION = [
+    "--config=configs/unet3d_hippocampus.py", "--config.model.ndim=2", "--config.data.patch_size=(40,32)",
+    "--config.data.batch_size=16", "--config.model.convs=(2,2,2)", "--config.model.decoder_convs=(2,2)",
+    "--config.optim.ema=0.0", "--config.data.foreground=0.5", "--config.predict.batch_size=32",
+    "--config.model.features=(8,16,32)", "--config.model.deep_supervision=False", "--config.predict.tta=False",
+    "--config.predict.checkpoint=latest", "--config.train.eval_cases=1", "--config.evaluate.overlays=2",
+    "--config.evaluate.surfaces=False", "--config.optim.warmup_steps=10", "--config.data.normalize=zscore",
+    "--config.data.crop=False",
+]  # fmt: skip
+BASE = "real, augmented"
+# Arm -> (share of made images, flags); "then real" goes on from the mixed arm's network.
+ARMS: dict[str, tuple[float, list[str]]] = {
+    "real": (0.0, ["--config.augment=none"]),
+    BASE: (0.0, [STRONG]),
+    "real + made": (0.5, ["--config.augment=none"]),
+    "real + made, augmented": (0.5, [STRONG]),
+    "a quarter made, augmented": (0.25, [STRONG]),
+    "made first, then real, augmented": (0.0, [STRONG]),
+}
+LAST = "made first, then real, augmented"
+
+
+def folder(name: str, number: int, seed: int) -> pathlib.Path:
+    """Where one run lies."""
+    short = "".join(letter if letter.isalnum() else "_" for letter in name)
+    return pathlib.Path(OUTPUT.value) / f"{short}_{number}_{seed}"
+
+
+def launch(place: pathlib.Path, *options: str) -> None:
+    """Runs a command unless its folder says that it has been done."""
+    done = place.with_suffix(".seconds.json")
+    if done.exists():
+        return
+    began = time.monotonic()
+    command = [sys.executable, "launch.py", *options]
+    log = place.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        subprocess.run(command, check=True, stdout=file, stderr=subprocess.STDOUT)
+    done.write_text(json.dumps(time.monotonic() - began))
+    print(f"{place.name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def segment(place: pathlib.Path, updates: int, number: int, seed: int, *options: str) -> None:
+    """Trains and scores a segmentation network."""
+    launch(
+        place, *SEGMENTATION, f"--config.data.root={ROOT.value}", f"--workdir={place}", f"--config.seed={seed}",
+        f"--config.data.store={pathlib.Path(OUTPUT.value) / 'prepared'}", f"--config.data.train_cases={number}",
+        f"--config.train.total_steps={updates}", f"--config.train.eval_steps={updates}", *options,
+    )  # fmt: skip
+
+
+def generate(number: int, seed: int, judge: pathlib.Path) -> pathlib.Path:
+    """Trains a generator on N cases and returns the folder of what it has made."""
+    place, made = folder("generator", number, seed), folder("made", number, seed)
+    steps = GENERATOR_STEPS.value
+    launch(
+        place, "--mode=train", f"--config=configs/synthesis_hippocampus.py:cases={number},steps={steps}",
+        f"--config.data.root={ROOT.value}", f"--workdir={place}", f"--config.seed={seed}",
+        f"--config.data.store={pathlib.Path(OUTPUT.value) / 'prepared'}", f"--config.train.eval_steps={steps // 2}",
+    )  # fmt: skip
+    launch(
+        made, "--mode=synthesize", f"--workdir={place}", f"--output={made}", f"-n={MADE.value}", "--overwrite",
+        f"--set=synthesis.segmenter={judge}", f"--set=synthesis.seed={seed}",
+    )  # fmt: skip
+    return made
+
+
+def run(number: int, seed: int, judge: pathlib.Path) -> None:
+    """Runs all arms of one N and seed."""
+    made = generate(number, seed, judge)
+    for name, (share, options) in ARMS.items():
+        updates, place = STEPS.value, folder(name, number, seed)
+        extra = [f"--config.data.extra=('{made}',)", f"--config.data.extra_share={share}"] if share else []
+        if name == LAST:
+            first = folder(f"{LAST} (first half)", number, seed)
+            half = [f"--config.data.extra=('{made}',)", "--config.data.extra_share=0.5"]
+            segment(first, updates // 2, number, seed, *options, *half, "--config.optim.schedule=constant")
+            segment(place, updates - updates // 2, number, seed, *options, f"--config.init.path={first}")
+        else:
+            segment(place, updates, number, seed, *options, *extra)
+
+
+def dice_of(name: str, number: int, seed: int) -> dict[tuple[str, str], float]:
+    """(case, class) -> Dice of a run."""
+    rows = files.read_cases(folder(name, number, seed) / files.FOLDER / files.CASES)
+    found = {(row["case"], row["class"]): float(row["dice"]) for row in rows}
+    return {key: value for key, value in found.items() if np.isfinite(value)}
+
+
+def average(name: str, number: int, seeds: list[int]) -> list[dict]:
+    """Rows of every case and class with the mean Dice of the seeds."""
+    runs = [dice_of(name, number, seed) for seed in seeds]
+    return [
+        {"case": case, "class": label, "dice": float(np.mean([one[case, label] for one in runs]))}
+        for case, label in runs[0]
+    ]
+
+
+def table() -> None:
+    """Prints what is finished."""
+    print("\n| real cases | arm | seeds | Dice | against real, augmented (95 % interval) |\n|" + " --- |" * 5)
+    for number in map(int, NUMBERS.value):
+        for name in ARMS:
+            done = [
+                seed
+                for seed in range(SEEDS.value)
+                if all(folder(each, number, seed).with_suffix(".seconds.json").exists() for each in (name, BASE))
+            ]
+            if not done:
+                continue
+            dice = [np.mean(list(dice_of(name, number, seed).values())) for seed in done]
+            paired = metrics.compare(average(BASE, number, done), average(name, number, done))
+            against = f"{paired['mean_difference']:+.4f} ({paired['low']:+.4f} to {paired['high']:+.4f})"
+            spread = f"{np.mean(dice):.4f} ± {np.std(dice, ddof=1):.4f}" if len(dice) > 1 else f"{dice[0]:.4f}"
+            print(f"| {number} | {name} | {len(done)} | {spread} | {'' if name == BASE else against} |")
+    print("\n| real cases | made images keep their labels: mean Dice of each seed |\n| --- | --- |")
+    for number in map(int, NUMBERS.value):
+        kept = []
+        for seed in range(SEEDS.value):
+            record = folder("made", number, seed) / "provenance.json"
+            if record.exists():
+                rows = json.loads(record.read_text())["files"].values()
+                kept.append(np.mean([row["dice"] for row in rows if row["dice"] is not None]))
+        print(f"| {number} | {', '.join(f'{value:.3f}' for value in kept)} |")
+
+
+def main(_) -> None:
+    """Runs what is missing, then prints the tables."""
+    judge = folder("judge", 0, 0)
+    segment(judge, 3 * STEPS.value, 0, 0, STRONG)
+    for seed in range(SEEDS.value):
+        for number in map(int, NUMBERS.value):
+            run(number, seed, judge)
+    table()
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -7,7 +7,7 @@
     python launch.py --mode predict --workdir runs/super_resolution --input SCANS --output finer
 
 Training scans lose resolution as a scanner of fewer samples would see them (k-space truncation, or "gaussian": a slice
-profile); the network learns the way back. First by pixels alone; `:adversarial` goes on from there with a discriminator,
+profile); the network learns the way back. First by pixels alone; `:adversarial` goes on with a discriminator beside it,
 which sharpens and costs PSNR. What was measured stands in docs/generation.md.
 """
 

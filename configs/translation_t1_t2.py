@@ -4,8 +4,9 @@
     python launch.py --config configs/translation_t1_t2.py:unpaired --config.data.root=DIR
     python launch.py --mode predict --workdir runs/translation_t1_t2 --input T1_SCANS --output made
 
-DIR holds aligned scans, one folder a patient: DIR/NAME/T1W.nii.gz and DIR/NAME/T2W.nii.gz. What was measured stands in
-docs/generation.md.
+DIR is an nnU-Net folder whose dataset.json names the channels T1 and T2, aligned: imagesTr/NAME_0000.nii.gz and
+NAME_0001.nii.gz. Scans in other places: --config.data.name=image_mask --config.data.channels="('T1','T2')"
+--config.data.images="{stem}/T1W.nii.gz;{stem}/T2W.nii.gz". What was measured stands in docs/generation.md.
 """
 
 from jaxseg.config import base_config, parse_arg
@@ -19,10 +20,7 @@ def get_config(arg=None):
     config.translation.target = ("T2",)
     config.translation.paired = not arg.unpaired
 
-    config.data.name = "image_mask"
-    config.data.images = "{stem}/T1W.nii.gz;{stem}/T2W.nii.gz"
-    config.data.channels = ("T1", "T2")
-    config.data.folds = 2
+    config.data.name = "nnunet_raw"
     config.data.batch_size = 4
     config.data.patch_size = (96, 96)
     config.data.foreground = 0.0

@@ -4,7 +4,7 @@
 
 Real pairs of many patients are not at hand, so the second contrast is made by formula from the real T1 scans of the
 hippocampus: inverted, with a power law, a smooth field and noise. Its anatomy is real, its physics is not. Networks
-learn T1 to this contrast from training cases: pix2pix from pairs, CycleGAN from two halves of the subjects that share nobody.
+learn T1 to this contrast from training cases: pix2pix from pairs, CycleGAN from two halves that share no subject.
 Held-out cases are compared with their true image, beside the identity and histogram matching. A segmentation network
 that has only ever seen the second contrast is then scored on real images of it, on translated ones, and on T1 itself.
 """

@@ -322,6 +322,7 @@ def member_split(config: ConfigDict, training: list, held_out: list) -> tuple[li
 
 def train_step(config: ConfigDict, known: Facts, task: Task, *, devices: Sequence[Any] | None = None) -> StepFn:
     """Returns the step of `train.step`, with the augmentation, for the devices of this run or others."""
+    images.load_fixed(config)
     augmentation = parallel.pin(
         transforms(config, known), kind=config.parallel.kind, spatial=config.parallel.spatial, devices=devices
     )

@@ -189,17 +189,26 @@ def factors(network: Any) -> tuple[int, ...]:
 
 
 def perceive(config: ConfigDict) -> Callable | None:
-    """Returns `image -> features` of the run that `adversarial.network` names, loaded when it is first asked."""
+    """Returns `image -> features` of the run that `adversarial.network` names, which `load_fixed` has loaded."""
     if not config.adversarial.perceptual:
         return None
-    folder = config.adversarial.network
 
-    def features(image: jax.Array) -> list[jax.Array]:
-        from jaxseg.cli import features as fixed  # which loads a run, through what loads this module
+    def seen(image: jax.Array) -> list[jax.Array]:
+        return _fixed(config)(image)
 
-        return fixed.of_run(folder)(image)
+    return seen
 
-    return features
+
+def load_fixed(config: ConfigDict) -> None:
+    """Loads what `perceive` asks, before a step is traced, in which no checkpoint can be read."""
+    if config.adversarial.perceptual:
+        _fixed(config)
+
+
+def _fixed(config: ConfigDict) -> Callable:
+    from jaxseg.cli import features  # which loads a run, through what loads this module
+
+    return features.of_run(config.adversarial.network)
 
 
 def with_other(augment: Callable) -> Callable:

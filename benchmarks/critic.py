@@ -1,0 +1,94 @@
+"""Does a critic of masks help a segmentation network? Neuronal membranes (ISBI 2012), with and without one.
+
+    taskset -c 0 python -m benchmarks.critic --root=ISBI2012_EM --output=runs/critic
+
+The same small 2D U-Net, updates and seeds; the arms differ in the weight of the adversarial loss and in what the
+critic compares. Dice is that of membranes in the held-out slices of fold 0; differences are paired by slice, seeds
+averaged first. Finished runs stay.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+from absl import app, flags
+
+from jaxseg import metrics
+from jaxseg.evaluate import files
+
+ROOT = flags.DEFINE_string("root", None, "Folder of the data set.", required=True)
+OUTPUT = flags.DEFINE_string("output", "runs/critic", "Where the runs go.")
+STEPS = flags.DEFINE_integer("steps", 400, "Updates of a network.")
+SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds an arm.")
+
+BASE = "no critic"
+CRITIC = ["--config.adversarial.discriminator=patch_gan(features=16,layers=2,spectral=True)"]
+ARMS = {
+    BASE: [],
+    "critic, weight 0.01": ["--config.adversarial.weight=0.01", *CRITIC],
+    "critic, weight 0.1": ["--config.adversarial.weight=0.1", *CRITIC],
+    "critic, weight 0.01, feature matching": [
+        "--config.adversarial.weight=0.01", "--config.adversarial.feature_matching=0.1", *CRITIC,
+    ],
+}  # fmt: skip
+COMMON = [
+    "--config=configs/unet2d_isbi.py", "--config.data.patch_size=(64,64)", "--config.data.batch_size=4",
+    "--config.evaluate.background=False", "--config.model.features=(8,16,32)", "--config.predict.tta=False",
+    "--config.model.deep_supervision=False", "--config.predict.checkpoint=latest", "--config.train.eval_cases=1",
+    "--config.evaluate.overlays=2", "--config.evaluate.surfaces=False", "--config.optim.warmup_steps=10",
+]  # fmt: skip
+
+
+def folder(name: str, seed: int) -> pathlib.Path:
+    """Where one run lies."""
+    return pathlib.Path(OUTPUT.value) / f"{''.join(letter if letter.isalnum() else '_' for letter in name)}_{seed}"
+
+
+def run(name: str, seed: int) -> None:
+    """Trains and scores one run, unless that is done."""
+    place = folder(name, seed)
+    if (place / "seconds.json").exists():
+        return
+    began = time.monotonic()
+    command = [
+        sys.executable, "launch.py", *COMMON, *ARMS[name], f"--config.data.root={ROOT.value}", f"--workdir={place}",
+        f"--config.data.store={pathlib.Path(OUTPUT.value) / 'prepared'}", f"--config.seed={seed}",
+        f"--config.train.total_steps={STEPS.value}", f"--config.train.eval_steps={STEPS.value}",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    (place / "seconds.json").write_text(json.dumps(time.monotonic() - began))
+    print(f"{place.name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def dice_of(name: str, seed: int) -> dict[tuple[str, str], float]:
+    """(case, class) -> Dice of a run."""
+    rows = files.read_cases(folder(name, seed) / files.FOLDER / files.CASES)
+    return {(row["case"], row["class"]): float(row["dice"]) for row in rows}
+
+
+def average(name: str) -> list[dict]:
+    """Rows of every case with the mean Dice of the seeds."""
+    runs = [dice_of(name, seed) for seed in range(SEEDS.value)]
+    return [{"case": c, "class": k, "dice": float(np.mean([one[c, k] for one in runs]))} for c, k in runs[0]]
+
+
+def main(_) -> None:
+    """Runs what is missing, then prints the table."""
+    for seed in range(SEEDS.value):
+        for name in ARMS:
+            run(name, seed)
+    print("\n| arm | Dice of membranes | against no critic (95 % interval) | seconds |\n|" + " --- |" * 4)
+    for name in ARMS:
+        dice = [np.mean(list(dice_of(name, seed).values())) for seed in range(SEEDS.value)]
+        paired = metrics.compare(average(BASE), average(name))
+        against = f"{paired['mean_difference']:+.4f} ({paired['low']:+.4f} to {paired['high']:+.4f})"
+        seconds = [json.loads((folder(name, seed) / "seconds.json").read_text()) for seed in range(SEEDS.value)]
+        shown = "" if name == BASE else against
+        print(f"| {name} | {np.mean(dice):.4f} ± {np.std(dice, ddof=1):.4f} | {shown} | {np.mean(seconds):.0f} |")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -149,9 +149,8 @@ def model(config: ConfigDict, known: Facts):
 def divisor(config: ConfigDict, known: Facts) -> tuple[int, ...]:
     """What a patch must be divisible by, one number a spatial axis."""
     network = model(config, known)
-    if config.task == "super_resolution":
-        return images.factors(network)
-    return models.divisor(network, ndim=configs.ndim_of(config))
+    own = models.divisor(network, ndim=configs.ndim_of(config))
+    return images.factors(network) if config.task == "super_resolution" else own
 
 
 def scored_classes(known: Facts) -> tuple[str, ...]:

@@ -91,7 +91,8 @@ def _checked(
 
 
 def _apply(image: Image, matrices: dict[int, Matrix]) -> Float[Array, "*T C"]:
-    image = jnp.asarray(image)
+    if isinstance(image, np.ndarray):  # on the host: every shape would be compiled for one use
+        return jnp.asarray(_on_host(image, matrices))
     dtype = image.dtype if jnp.issubdtype(image.dtype, jnp.floating) else jnp.float32
     out = image.astype(jnp.promote_types(dtype, jnp.float32))
     for axis, matrix in matrices.items():
@@ -99,6 +100,14 @@ def _apply(image: Image, matrices: dict[int, Matrix]) -> Float[Array, "*T C"]:
         # Accelerators multiply matrices in bfloat16 unless told not to.
         product = lax.dot_general(weights, out, (((1,), (axis,)), ((), ())), precision=lax.Precision.HIGHEST)
         out = jnp.moveaxis(product, 0, axis)
+    return out.astype(dtype)
+
+
+def _on_host(image: Real[np.ndarray, "*S C"], matrices: dict[int, Matrix]) -> Float[np.ndarray, "*T C"]:
+    dtype = image.dtype if np.issubdtype(image.dtype, np.floating) else np.dtype(np.float32)
+    out = image.astype(np.promote_types(dtype, np.float32))
+    for axis, matrix in matrices.items():
+        out = np.moveaxis(np.tensordot(matrix.astype(out.dtype), out, axes=(1, axis)), 0, axis)
     return out.astype(dtype)
 
 

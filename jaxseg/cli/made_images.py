@@ -15,12 +15,12 @@ from jaxseg import metrics, ops, paths, predict
 from jaxseg.cli import build, cache, features, image_cases, images, inference, workdir
 from jaxseg.data import fingerprint, preprocess, store
 from jaxseg.data.datasets import inputs
-from jaxseg.evaluate import image_quality, set_quality
+from jaxseg.evaluate import image_quality, image_report, set_quality
 from jaxseg.train import checkpoint, logging, processes
 from jaxseg.train import state as states
 from jaxseg.typing import Task, UserError
 
-PICTURES, SETS = "pictures", "sets.json"
+PICTURES = "pictures"
 REFERENCES = 8  # training images whose histogram a source is matched to
 MOST_IMAGES = 400  # of each set whose features are compared
 SIMPLE = ("nearest", "linear", "cubic", "fourier")
@@ -189,7 +189,7 @@ def _evaluate_sets(
     found = set_quality.compare_sets(*vectors)
     if processes.is_first():
         print(set_quality.set_table(found))
-        fingerprint.write_json(folder / SETS, evaluation.files.jsonable(found))
+        fingerprint.write_json(folder / image_report.SETS, evaluation.files.jsonable(found))
 
 
 def _slices(config: ConfigDict, cases: Sequence[store.StoredCase]) -> tuple[list[np.ndarray], list[np.ndarray]]:

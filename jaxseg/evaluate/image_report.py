@@ -1,5 +1,6 @@
 """What a run that makes images has left behind, as parts of a page: figures, pictures, examples through training."""
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,13 @@ from jaxseg.evaluate import files, page
 from jaxseg.evaluate.evaluator import file_stem
 from jaxseg.evaluate.image_quality import FIGURES, KIND, NETWORK, interval, number, p_value, read_images, verdict
 from jaxseg.evaluate.page import Cell
+from jaxseg.evaluate.set_quality import set_table
 from jaxseg.typing import UserError
 from jaxseg.viz import colors, player_curves, score_dots
 from jaxseg.viz.curves import label_of
 
 Row = dict[str, Any]
-PANELS, PICTURES, WARNINGS = "panels", "pictures", "warnings.txt"
+PANELS, PICTURES, WARNINGS, SETS = "panels", "pictures", "warnings.txt", "sets.json"
 MOST_PANELS, MOST_WARNINGS = 8, 20
 FEW_CASES = 10  # below this an interval says little
 _STEP = re.compile(r"step_(\d+)")
@@ -71,7 +73,11 @@ def sections(workdir: str | paths.Path, *, warnings: Sequence[str] = ()) -> tupl
     """
     folder = paths.path(workdir) / files.FOLDER
     if not _is_scored(folder):
-        found = {"Results": page.missing("This run has not been evaluated yet: run --mode evaluate.")}
+        sets = folder / SETS
+        done = (
+            _sets(sets) if sets.is_file() else page.missing("This run has not been evaluated yet: run --mode evaluate.")
+        )
+        found = {"Results": done}
         return (found | {"Warnings": _warned(warnings)} if warnings else found), []
     rows, summary = read_images(folder / files.CASES), files.read_summary(folder / files.SUMMARY)
     try:
@@ -87,6 +93,15 @@ def sections(workdir: str | paths.Path, *, warnings: Sequence[str] = ()) -> tupl
             f"{folder} does not hold what the report shows ({error!r:.80}); run --mode evaluate again."
         ) from error
     return found, rows
+
+
+def _sets(path: paths.Path) -> str:
+    """What sets of made images were found to be, as the command printed it."""
+    try:
+        table = set_table(json.loads(path.read_text()))
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error!r:.80}); run --mode evaluate again.") from error
+    return f"<pre>{page.text(table)}</pre>"
 
 
 def _results(summary: Mapping[str, Any]) -> str:

@@ -191,3 +191,15 @@ def test_damaged_files_are_named(workdir):
     (workdir / "evaluation" / "summary.json").write_text("{")
     with pytest.raises(UserError, match="run --mode evaluate again"):
         evaluate.write_report(workdir)
+
+
+def test_sets_of_synthetic_images_are_shown(tmp_path):
+    panel(tmp_path / "panels", 10)
+    draw = np.random.default_rng(0)
+    found = evaluate.compare_sets(*(draw.normal(size=(n, 3)) for n in (6, 5, 4)))
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / image_report.SETS).write_text(json.dumps(found))
+    assert "made images against real ones (5 and 6 images)" in words(page(tmp_path))
+    (tmp_path / "evaluation" / image_report.SETS).write_text("{")
+    with pytest.raises(UserError, match=r"sets\.json cannot be read"):
+        page(tmp_path)

@@ -199,7 +199,7 @@ def test_sets_of_synthetic_images_are_shown(tmp_path):
     found = evaluate.compare_sets(*(draw.normal(size=(n, 3)) for n in (6, 5, 4)))
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / image_report.SETS).write_text(json.dumps(found))
-    assert "made images against real ones (5 and 6 images)" in words(page(tmp_path))
+    assert "made images against real ones (5 and 6 images)" in page(tmp_path)[0]["Results"]
     (tmp_path / "evaluation" / image_report.SETS).write_text("{")
     with pytest.raises(UserError, match=r"sets\.json cannot be read"):
         page(tmp_path)

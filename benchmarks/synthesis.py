@@ -26,7 +26,7 @@ OUTPUT = flags.DEFINE_string("output", "runs/synthesis", "Where the runs go.")
 NUMBERS = flags.DEFINE_list("cases", ["5", "10", "20"], "How many real cases.")
 SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds an arm.")
 STEPS = flags.DEFINE_integer("steps", 600, "Updates of a segmentation network.")
-GENERATOR_STEPS = flags.DEFINE_integer("generator_steps", 2000, "Updates of a generator.")
+GENERATOR_STEPS = flags.DEFINE_integer("generator_steps", 1200, "Updates of a generator.")
 MADE = flags.DEFINE_integer("made", 300, "Images that a generator makes.")
 
 STRONG = "--config.augment=rotate_scale|brightness|gamma"
@@ -40,16 +40,18 @@ SEGMENTATION = [
     "--config.data.crop=False",
 ]  # fmt: skip
 BASE = "real, augmented"
-# Arm -> (share of made images, flags); "then real" goes on from the mixed arm's network.
+PERCEPTUAL = 2.0
+THEN = ", then real"  # these arms go on from half as many updates, whose learning rate did not fall
+# Arm -> (share of made images, flags)
 ARMS: dict[str, tuple[float, list[str]]] = {
     "real": (0.0, ["--config.augment=none"]),
     BASE: (0.0, [STRONG]),
     "real + made": (0.5, ["--config.augment=none"]),
     "real + made, augmented": (0.5, [STRONG]),
     "a quarter made, augmented": (0.25, [STRONG]),
-    "made first, then real, augmented": (0.0, [STRONG]),
+    "real first, then real, augmented": (0.0, [STRONG]),
+    "made first, then real, augmented": (0.5, [STRONG]),
 }
-LAST = "made first, then real, augmented"
 
 
 def folder(name: str, number: int, seed: int) -> pathlib.Path:
@@ -83,13 +85,17 @@ def segment(place: pathlib.Path, updates: int, number: int, seed: int, *options:
 
 
 def generate(number: int, seed: int, judge: pathlib.Path) -> pathlib.Path:
-    """Trains a generator on N cases and returns the folder of what it has made."""
+    """Trains a generator on N cases and returns the folder of what it has made.
+
+    Its perceptual loss has the features of the segmentation network that was trained on the same N cases.
+    """
     place, made = folder("generator", number, seed), folder("made", number, seed)
     steps = GENERATOR_STEPS.value
     launch(
         place, "--mode=train", f"--config=configs/synthesis_hippocampus.py:cases={number},steps={steps}",
         f"--config.data.root={ROOT.value}", f"--workdir={place}", f"--config.seed={seed}",
         f"--config.data.store={pathlib.Path(OUTPUT.value) / 'prepared'}", f"--config.train.eval_steps={steps // 2}",
+        f"--config.adversarial.perceptual={PERCEPTUAL}", f"--config.adversarial.network={folder(BASE, number, seed)}",
     )  # fmt: skip
     launch(
         made, "--mode=synthesize", f"--workdir={place}", f"--output={made}", f"-n={MADE.value}", "--overwrite",
@@ -100,14 +106,14 @@ def generate(number: int, seed: int, judge: pathlib.Path) -> pathlib.Path:
 
 def run(number: int, seed: int, judge: pathlib.Path) -> None:
     """Runs all arms of one N and seed."""
+    segment(folder(BASE, number, seed), STEPS.value, number, seed, *ARMS[BASE][1])
     made = generate(number, seed, judge)
     for name, (share, options) in ARMS.items():
         updates, place = STEPS.value, folder(name, number, seed)
         extra = [f"--config.data.extra=('{made}',)", f"--config.data.extra_share={share}"] if share else []
-        if name == LAST:
-            first = folder(f"{LAST} (first half)", number, seed)
-            half = [f"--config.data.extra=('{made}',)", "--config.data.extra_share=0.5"]
-            segment(first, updates // 2, number, seed, *options, *half, "--config.optim.schedule=constant")
+        if THEN in name:
+            first = folder(f"{name} (first half)", number, seed)
+            segment(first, updates // 2, number, seed, *options, *extra, "--config.optim.schedule=constant")
             segment(place, updates - updates // 2, number, seed, *options, f"--config.init.path={first}")
         else:
             segment(place, updates, number, seed, *options, *extra)
@@ -160,7 +166,7 @@ def table() -> None:
 def main(_) -> None:
     """Runs what is missing, then prints the tables."""
     judge = folder("judge", 0, 0)
-    segment(judge, 3 * STEPS.value, 0, 0, STRONG)
+    segment(judge, 3 * STEPS.value, 0, 0, *ARMS[BASE][1])
     for seed in range(SEEDS.value):
         for number in map(int, NUMBERS.value):
             run(number, seed, judge)

@@ -38,15 +38,18 @@ SEGMENTATION = [
     "--config.augment=rotate_scale|brightness|gamma", "--config.train.eval_steps=1500",
 ]  # fmt: skip
 TRANSLATION = [
-    "--config=configs/translation_t1_t2.py", "--config.translation.target=('simulated',)",
+    "--config.translation.target=('simulated',)",
     "--config.data.patch_size=(48,40)", "--config.predict.window=(48,40)", "--config.data.batch_size=8",
     "--config.data.normalize=zscore", "--config.data.crop=False", "--config.data.foreground=0.3",
     "--config.predict.batch_size=16", "--config.train.eval_cases=4", "--config.predict.checkpoint=latest",
 ]  # fmt: skip
 KINDS = {
-    "pairs (pix2pix)": ["--config.model.n_downs=3"],
-    "no pairs (CycleGAN)": ["--config.model.downs=1", "--config.model.blocks=3", "--config.optim.lr=4e-4"],
-}
+    "pairs (pix2pix)": ["--config=configs/translation_t1_t2.py", "--config.model.n_downs=3"],
+    "no pairs (CycleGAN)": [
+        "--config=configs/translation_t1_t2.py:unpaired", "--config.model.downs=1", "--config.model.blocks=3",
+        "--config.optim.lr=4e-4",
+    ],
+}  # fmt: skip
 
 
 def simulate(image: np.ndarray, seed: int) -> np.ndarray:
@@ -99,7 +102,7 @@ def dice(folder: pathlib.Path) -> list[dict]:
 def main(_) -> None:
     """Trains what is missing, scores everything, prints two tables."""
     out = pathlib.Path(OUTPUT.value)
-    pairs, target, source = out / "pairs", out / "target", out / "source"
+    pairs, target, source = out / "contrasts", out / "target", out / "source"
     make_data(pairs, target, source)
     judge = out / "segmentation"
     if not (judge / "report.html").exists():
@@ -111,7 +114,8 @@ def main(_) -> None:
     shown = {"real images of the second contrast": dice(judge / files.FOLDER)}
     inputs = {"T1, as it is": source}
     for name, options in KINDS.items():
-        run, made = out / name.split()[0], out / f"made_{name.split()[0]}"
+        short = name.split()[0]
+        run, made = out / f"run_{short}", out / f"made_{short}"
         if not (run / "report.html").exists():
             launch(
                 *TRANSLATION, *options, f"--config.data.root={pairs}", f"--workdir={run}",

@@ -253,8 +253,8 @@ def _prepare_case(
     """Returns whether the case had to be written; with `optional`, it may have no label."""
     final = folder / folders.directory(case.name)
     digest = _digest(dataset, case, settings)
-    known = folders.read_json(final / "meta.json") or {}
-    if known.get("digest") == digest and (optional or known.get("labelled", True)):
+    bare = f"{digest}-unlabelled"  # so that a run that needs labels does not take it for prepared
+    if (folders.read_json(final / "meta.json") or {}).get("digest") in ((digest, bare) if optional else (digest,)):
         return False
     sample = dataset.load(case)
     if sample.label is None and not optional:
@@ -263,7 +263,7 @@ def _prepare_case(
         )
     image, record = preprocess.forward(sample.image, settings)
     if sample.label is None:
-        label = np.zeros(image.shape[:-1], np.int16)
+        label, digest = np.zeros(image.shape[:-1], np.int16), bare
     else:
         label = preprocess.forward_label(sample.label, record, settings)
     values, counts = np.unique(label, return_counts=True)
@@ -277,8 +277,6 @@ def _prepare_case(
         "counts": {str(value): int(count) for value, count in zip(values, counts)},
         "digest": digest,
     }
-    if sample.label is None:
-        meta["labelled"] = False  # so that a run that needs labels does not take it for prepared
     if sample.objects is not None:
         meta["objects"] = {name: value.tolist() for name, value in sample.objects._asdict().items()}
     folders.put(lambda target: _write_case(target, image, label, meta), final, digest)

@@ -141,7 +141,9 @@ def _stem_of(file: str, pattern: str) -> str | None:
 def _pair(root: pathlib.Path, images: dict[str, str], labels: str | None, roi: str | None) -> list[Case]:
     """Pairs the images of every channel with each other and with masks and regions, by stem."""
     channels = {called: _list(root, place, role="images") for called, place in images.items()}
-    others = {role: _list(root, place, role=role) for role, place in (("labels", labels), ("roi", roi)) if place}
+    others = {
+        role: _list(root, place, role=role) for role, place in (("labels", labels), ("roi", roi)) if place is not None
+    }
     first: dict[str, pathlib.Path] = {}  # a file of each stem, to name it by
     for table in channels.values():
         first = {stem: files[0] for stem, files in table.items()} | first

@@ -210,8 +210,8 @@ def _data() -> ConfigDict:
         {
             "name": optional(str),  # nnunet_raw, msd, image_mask, instance_masks, coco, tfds, mni, or module:function
             "root": optional(str),
-            "images": optional(str),
-            "labels": optional(str),
+            "images": optional(str),  # image_mask: folder or pattern; several with ";" between: one file a channel
+            "labels": optional(str),  # unset where there are none (task translation or super_resolution)
             "roi": optional(str),
             "label_values": optional(tuple),
             "label_threshold": optional(float),

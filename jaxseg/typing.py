@@ -102,7 +102,7 @@ class DataSet(NamedTuple):
     """A listed data set; `load` reads one case, `digest` names its content (for caching) without reading it twice.
 
     Attributes:
-      cases: all labelled cases, sorted by name.
+      cases: all of them, sorted by name; labelled ones, unless background is the only class.
       channels: channel names; "CT" and others choose the normalisation.
       classes: class names by id, background first.
       label_values: the value that stands for each class in the user's own files, written back by predict.

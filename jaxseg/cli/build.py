@@ -52,11 +52,11 @@ def stored_facts(record: dict[str, Any]) -> Facts:
 def dataset(config: ConfigDict, **other: Any) -> DataSet:
     """Lists the data set; only fields that are set are handed to the layout, which refuses those it does not take.
 
-    `other` are options that replace the config's (None: unset).
+    `other` are options that replace the config's (None: unset). A task that learns from labels refuses a set without.
     """
     given = {**{name: config.data[name] for name in images.LAYOUT_OPTIONS}, **other}
     options = {name: value for name, value in given.items() if value is not None}
-    return datasets.load(config.data.name, root=config.data.root, **options)
+    return images.check_labels(config, datasets.load(config.data.name, root=config.data.root, **options))
 
 
 def store_folder(config: ConfigDict, workdir: paths.Path) -> paths.Path:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jaxseg import models, paths, registry, tasks
 from jaxseg.config import MAKERS, base_config
-from jaxseg.data import preprocess, store, value_range
+from jaxseg.data import datasets, preprocess, store, value_range
 from jaxseg.tasks.cycle import BACKWARD, FORWARD
 from jaxseg.tasks.players import DISCRIMINATOR, GENERATOR
 from jaxseg.typing import DataSet, Task, UserError
@@ -25,12 +25,39 @@ LAYOUT_OPTIONS = (
     "block", "noise", "bias", "target", "border_width",
 )  # fmt: skip
 LAYOUT_FIELDS = ("name", "root", *LAYOUT_OPTIONS)
+ADD_LABELS = {  # by layout: what to do where labels are missing
+    "image_mask": "set data.labels to the folder or pattern of the masks",
+    "nnunet_raw": 'add the folder labelsTr, and "labels" to dataset.json',
+    "msd": 'add "labels" to dataset.json, and a "label" to each of its cases',
+}
 STRENGTHS = ("brightness", "translation", "cutout")
 
 
 def makes_images(config: ConfigDict) -> bool:
     """Whether the run's network gives images, not class maps."""
     return config.task in MAKERS
+
+
+def needs_labels(config: ConfigDict) -> bool:
+    """Whether the run learns from labels."""
+    return config.task not in ("translation", "super_resolution")
+
+
+def check_labels(config: ConfigDict, dataset: DataSet) -> DataSet:
+    """Returns the data set.
+
+    Raises:
+      UserError: it has no labels, but the task learns from them.
+    """
+    if needs_labels(config) and not datasets.is_labelled(dataset):
+        name, root = config.data.name, config.data.root
+        found = "data.labels is not set" if name == "image_mask" else f"The data set in {root} has no labels"
+        remedy = ADD_LABELS.get(name, "choose a data set with labels")
+        raise UserError(
+            f"{found}, but task={config.task!r} learns from labels; {remedy} (only translation and super_resolution "
+            "do without)."
+        )
+    return dataset
 
 
 def groups(config: ConfigDict) -> tuple[str, ...]:

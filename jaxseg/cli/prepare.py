@@ -47,6 +47,7 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
             settings,
             processes=config.data.workers,
             progress=lambda done, total, name: show(done, case=name),
+            labels=_labels(config),
         )
     print(f"prepared {len(summary.written)} cases, {len(summary.skipped)} were up to date, in {target}")
     cases = store.open(target)
@@ -62,6 +63,10 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
     return dataset, _save(config, folder, facts)
 
 
+def _labels(config: ConfigDict) -> str:
+    return "required" if images.needs_labels(config) else "optional"
+
+
 def _prepare_other(config: ConfigDict, beside: paths.Path) -> tuple[DataSet, preprocess.Settings]:
     """Prepares the images that an unpaired translation should make alike."""
     own = images.other_data(config)
@@ -73,7 +78,7 @@ def _prepare_other(config: ConfigDict, beside: paths.Path) -> tuple[DataSet, pre
         )
     target = images.other_folder(beside)
     settings = _settings(own, dataset, target)
-    summary = store.prepare(dataset, target, settings, processes=config.data.workers)
+    summary = store.prepare(dataset, target, settings, processes=config.data.workers, labels=_labels(own))
     print(f"prepared {len(summary.written)} cases of translation.other, {len(summary.skipped)} were up to date")
     return dataset, settings
 
@@ -118,6 +123,11 @@ def _settings(config: ConfigDict, dataset: DataSet, target: paths.Path) -> prepr
             normalize, statistics = fingerprint.normalization(dataset.channels, found)
         elif "ct" in normalize:
             statistics = tuple(found["channels"])
+            if any(kind == "ct" and row is None for kind, row in zip(normalize, statistics)):
+                raise UserError(
+                    "data.normalize='ct' clips by the intensities of labelled voxels, but the data set has none; "
+                    "choose another one, such as zscore."
+                )
         if spacing == "median":
             median = fingerprint.target_spacing(found["spacings"], found["shapes"])
             spacing = tuple(median[place] for place in config.data.axis_order or range(len(median)))

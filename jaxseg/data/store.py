@@ -102,6 +102,7 @@ def prepare(
     *,
     processes: int = 2,
     progress: fingerprint.Progress | None = None,
+    labels: str = "required",
 ) -> Summary:
     """Preprocesses every case into `folder`; cases already there with the same inputs and settings are skipped.
 
@@ -109,11 +110,12 @@ def prepare(
     same call goes on. Cases no longer in the data set stay on disk but are not listed.
 
     Args:
-      dataset: labelled cases.
+      dataset: cases, labelled unless `labels` says otherwise.
       folder: made if absent.
       settings: of preprocessing.
       processes: cases at a time (threads).
       progress: called with (done, total, name) after each case, skipped ones included.
+      labels: "required", or "optional": a case without a label is stored with one that is 0 all over.
 
     Raises:
       UserError: the folder cannot be written, names repeat, or cases cannot be used (all of them in one message, after
@@ -135,7 +137,7 @@ def prepare(
         ) from error
 
     def work(case: Case) -> bool:
-        return _prepare_case(dataset, case, folder, settings)
+        return _prepare_case(dataset, case, folder, settings, optional=labels == "optional")
 
     written = dict(fingerprint.map_cases(work, dataset.cases, processes=processes, progress=progress))
     index = {"version": VERSION, "cases": sorted(names), "settings": settings._asdict()}
@@ -245,19 +247,25 @@ def sample_foreground(label: np.ndarray, name: str) -> dict[int, Int32[np.ndarra
     return result
 
 
-def _prepare_case(dataset: DataSet, case: Case, folder: paths.Path, settings: Settings) -> bool:
-    """Returns whether the case had to be written."""
+def _prepare_case(
+    dataset: DataSet, case: Case, folder: paths.Path, settings: Settings, *, optional: bool = False
+) -> bool:
+    """Returns whether the case had to be written; with `optional`, it may have no label."""
     final = folder / folders.directory(case.name)
     digest = _digest(dataset, case, settings)
-    if (folders.read_json(final / "meta.json") or {}).get("digest") == digest:
+    bare = f"{digest}-unlabelled"  # so that a run that needs labels does not take it for prepared
+    if (folders.read_json(final / "meta.json") or {}).get("digest") in ((digest, bare) if optional else (digest,)):
         return False
     sample = dataset.load(case)
-    if sample.label is None:
+    if sample.label is None and not optional:
         raise UserError(
             f"{case.images[0] if case.images else case.name} has no label; add its label file or remove it."
         )
     image, record = preprocess.forward(sample.image, settings)
-    label = preprocess.forward_label(sample.label, record, settings)
+    if sample.label is None:
+        label, digest = np.zeros(image.shape[:-1], np.int16), bare
+    else:
+        label = preprocess.forward_label(sample.label, record, settings)
     values, counts = np.unique(label, return_counts=True)
     meta = {
         "name": case.name,

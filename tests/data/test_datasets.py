@@ -178,6 +178,67 @@ def test_msd(decathlon):
         datasets.load("msd", root=decathlon)
 
 
+def bare(dataset):
+    """Whether the layout lists images alone."""
+    return dataset.classes == ("background",) and all(case.label is None for case in dataset.cases)
+
+
+@pytest.mark.parametrize("labels", [None, {}])
+def test_nnunet_images_alone(raw, labels):
+    describe(raw, labels=labels)
+    with pytest.raises(UserError, match='"labels"'):  # what the files in labelsTr mean should be said
+        datasets.load("nnunet_raw", root=raw)
+    shutil.rmtree(raw / "labelsTr")
+    dataset = datasets.load("nnunet_raw", root=raw)
+    assert bare(dataset) and dataset.channels == ("T1", "CT") and dataset.label_values == (0,)
+    sample = dataset.load(dataset.cases[1])
+    assert sample.label is None
+    np.testing.assert_array_equal(sample.image.data[..., 1], noise(1).transpose(2, 1, 0))
+    describe(raw)
+    with pytest.raises(UserError, match=r"expects the folder .*labelsTr"):  # classes are named, so labels are missed
+        datasets.load("nnunet_raw", root=raw)
+    (raw / "imagesTr" / "a_1_0001.nii.gz").unlink()
+    describe(raw, labels=labels)
+    with pytest.raises(UserError, match=r"the channel a_1_0001\.nii\.gz is missing"):
+        datasets.load("nnunet_raw", root=raw)
+
+
+def test_nnunet_images_alone_with_explicit_paths(raw):
+    listed = {"x": {"images": ["imagesTr/b_0000.nii.gz", "imagesTr/b_0001.nii.gz"]}}
+    describe(raw, dataset=listed, labels=None)
+    dataset = datasets.load("nnunet_raw", root=raw)
+    assert bare(dataset) and [case.name for case in dataset.cases] == ["x"]
+    describe(raw, dataset=listed)
+    with pytest.raises(UserError, match="should list"):
+        datasets.load("nnunet_raw", root=raw)
+    listed["y"] = listed["x"] | {"label": "labelsTr/b.nii.gz"}
+    describe(raw, dataset=listed, labels=None)
+    with pytest.raises(UserError, match='"labels"'):
+        datasets.load("nnunet_raw", root=raw)
+
+
+def test_msd_images_alone(decathlon):
+    content = json.loads((decathlon / "dataset.json").read_text())
+    pairs = content["training"]
+
+    def listing(training, **changes):
+        (decathlon / "dataset.json").write_text(json.dumps(content | {"training": training} | changes))
+        return datasets.load("msd", root=decathlon)
+
+    for labels in (None, {}):
+        for training in ([pair["image"] for pair in pairs], [{"image": pair["image"]} for pair in pairs]):
+            dataset = listing(training, labels=labels)
+            assert bare(dataset) and [case.name for case in dataset.cases] == ["c_0", "c_1", "c_2"]
+    sample = dataset.load(dataset.cases[2])
+    assert sample.label is None and sample.image.data.shape == (4, 5, 6, 2)
+    with pytest.raises(UserError, match="name its labels"):
+        listing(pairs, labels=None)
+    with pytest.raises(UserError, match='"training"'):
+        listing([pairs[0], pairs[1]["image"]])  # one without its label among labelled ones
+    with pytest.raises(UserError, match=r"no\.nii\.gz \(image\)"):
+        listing(["./imagesTr/no.nii.gz"], labels=None)
+
+
 def test_subjects(decathlon):
     (decathlon / "subjects.csv").write_text("case,subject\nc_0,s1\nc_1,s1\nc_2,s2\n")
     assert [case.subject for case in datasets.load("msd", root=decathlon).cases] == ["s1", "s1", "s2"]

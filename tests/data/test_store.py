@@ -11,7 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from jaxseg.data import arrays, preprocess, store
+from jaxseg.data import arrays, loader, preprocess, store
 from jaxseg.data.preprocess import Settings
 from jaxseg.data.volume import identity_affine
 from jaxseg.typing import IGNORE, Case, DataSet, Sample, UserError, Volume
@@ -190,6 +190,45 @@ def test_all_bad_cases_are_listed_together(tmp_path):
     assert message.startswith("3 of 4 cases")
     assert all(part in message for part in ("case0.nii is damaged", "case2.nii is damaged", "case3.nii has no label"))
     assert (tmp_path / "case1").is_dir() and not (tmp_path / "index.json").exists()
+
+
+def without_labels(data, *names):
+    return data._replace(
+        load=lambda case: data.load(case)._replace(label=None) if case.name in names else data.load(case)
+    )
+
+
+def test_optional_labels_are_zero_where_there_are_none(tmp_path):
+    data = dataset(2, shape=(9, 8, 14))
+    summary = store.prepare(without_labels(data, "case1"), tmp_path / "some", SETTINGS, labels="optional")
+    assert summary.written == ("case0", "case1")
+    store.prepare(data, tmp_path / "all", SETTINGS)
+    (first, second), (same, other) = store.open(tmp_path / "some"), store.open(tmp_path / "all")
+    np.testing.assert_array_equal(first.label.read().result(), same.label.read().result())
+    np.testing.assert_array_equal(second.image.read().result(), other.image.read().result())
+    assert second.shape == (9, 8, 7) and second.counts == {0: 9 * 8 * 7} and second.foreground == {}
+    label = second.label.read().result()
+    assert label.dtype == np.int16 and label.shape == second.shape and not label.any()
+    batch = next(iter(loader.batches([second], ndim=3, patch_size=(4, 5, 6), batch_size=3, seed=0, foreground=1.0)))
+    assert batch["image"].shape == (3, 4, 5, 6, 2) and batch["image"].std() > 0.5 and not batch["label"].any()
+
+
+def test_what_was_prepared_without_labels_is_no_labelled_set(tmp_path):
+    data = without_labels(dataset(2), "case1")
+    store.prepare(data, tmp_path, SETTINGS, labels="optional")
+    assert store.prepare(data, tmp_path, SETTINGS, labels="optional").written == ()
+    with pytest.raises(UserError, match=r"1 of 2 cases.*\n.*case1\.nii has no label"):
+        store.prepare(data, tmp_path, SETTINGS)
+    assert store.prepare(dataset(2), tmp_path, SETTINGS).written == ("case1",)
+    assert store.open(tmp_path)[1].label.read().result().max() == 2
+    assert store.prepare(data, tmp_path, SETTINGS, labels="optional").written == ()  # a label does no harm
+
+
+def test_what_earlier_versions_have_prepared_stays_good(tmp_path):
+    store.prepare(dataset(1), tmp_path, SETTINGS)
+    meta = json.loads((tmp_path / "case0" / "meta.json").read_text())
+    assert meta["digest"] == "b8114c9a2fb96ea19754a5ecbdc09a73aa16cab2ada4836bb30c6e0c35487d46"
+    assert set(meta) == {"name", "subject", "shape", "spacing", "channels", "record", "counts", "digest"}
 
 
 def test_bad_folders_and_names(tmp_path):

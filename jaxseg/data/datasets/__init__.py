@@ -9,10 +9,13 @@ from typing import Any
 
 from jaxseg.data.datasets.check import check, integrity_report
 from jaxseg.data.datasets.inputs import list_inputs, output_name, read_case
+from jaxseg.data.datasets.layouts import is_labelled
 from jaxseg.registry import resolve
 from jaxseg.typing import DataSet, UserError
 
-__all__ = ["TABLE", "check", "integrity_report", "list_inputs", "load", "names", "output_name", "read_case"]
+__all__ = [
+    "TABLE", "check", "integrity_report", "is_labelled", "list_inputs", "load", "names", "output_name", "read_case",
+]  # fmt: skip
 TABLE = {
     "nnunet_raw": "jaxseg.data.datasets.nnunet_raw:load",
     "msd": "jaxseg.data.datasets.msd:load",
@@ -30,7 +33,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str, *, root: Any = None, **options: Any) -> DataSet:
-    """Lists a labelled data set; no voxel is read yet.
+    """Lists a data set, labelled or (see `is_labelled`) not; no voxel is read yet.
 
     Args:
       name: a layout of `TABLE`, or "package.module:function".

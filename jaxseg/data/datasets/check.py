@@ -5,6 +5,7 @@ import concurrent.futures
 import os
 from collections.abc import Sequence
 
+from jaxseg.data.datasets.layouts import is_labelled
 from jaxseg.typing import Case, DataSet, UserError
 
 
@@ -30,7 +31,7 @@ def _check_case(dataset: DataSet, case: Case) -> tuple[str, int]:
         sample = dataset.load(case)
     except UserError as error:
         return f"Case {case.name}: {error}", 0
-    if sample.label is None:
+    if sample.label is None and is_labelled(dataset):
         return f"Case {case.name}: {case.images[0]} has no label; add one or leave the case out.", 0
     return "", len(sample.image.spacing)
 

@@ -38,6 +38,16 @@ class LabelRule(NamedTuple):
     tolerance_mm: float = 0.1
 
 
+def unlabelled(channels: int) -> LabelRule:
+    """Returns the rule of a data set without labels: background is its only class."""
+    return LabelRule((0,), ("background",), channels)
+
+
+def is_labelled(dataset: DataSet) -> bool:
+    """Whether a data set has labels: one without them has no class but the background."""
+    return len(dataset.classes) > 1
+
+
 def make(
     cases: Iterable[Case],
     *,

@@ -1,4 +1,4 @@
-"""Medical Segmentation Decathlon: a dataset.json that lists pairs of image and label."""
+"""Medical Segmentation Decathlon: a dataset.json that lists pairs of image and label, or images alone."""
 
 import pathlib
 from collections.abc import Sequence
@@ -20,6 +20,9 @@ def load(
 ) -> DataSet:
     """Lists a Decathlon folder: `training` pairs, `modality` as channels (the fourth axis), `labels` as classes.
 
+    Where dataset.json names no labels and `training` lists images alone, as "./imagesTr/x.nii.gz" or
+    {"image": "./imagesTr/x.nii.gz"}, the data set is one without labels.
+
     Args:
       root: the folder with dataset.json.
       subjects: a table with the columns case and subject; None takes root/subjects.csv where there is one.
@@ -33,10 +36,21 @@ def load(
     root = layouts.folder(root, layout="msd")
     content, path = layouts.read_json(root, layout="msd"), root / "dataset.json"
     channels = layouts.in_order(content.get("modality", content.get("channel_names")), field="modality", path=path)
-    values, classes = _labels(content.get("labels"), path)
-    rule = layouts.LabelRule(values, classes, len(channels), ignore_value, None, affine_tolerance_mm)
-    cases = layouts.find_subjects(_cases(root, content.get("training"), path), root, subjects)
+    if _is_unlabelled(content):
+        rule, found = layouts.unlabelled(len(channels)), _images(root, content["training"], path)
+    else:
+        values, classes = _labels(content.get("labels"), path)
+        rule = layouts.LabelRule(values, classes, len(channels), ignore_value, None, affine_tolerance_mm)
+        found = _cases(root, content.get("training"), path)
+    cases = layouts.find_subjects(found, root, subjects)
     return layouts.make(cases, channels=channels, rule=rule, flip_pairs=flip_pairs)
+
+
+def _is_unlabelled(content: dict[str, Any]) -> bool:
+    training = content.get("training")
+    if content.get("labels") or not isinstance(training, list) or not training:
+        return False
+    return all(isinstance(entry, str) or (isinstance(entry, dict) and set(entry) == {"image"}) for entry in training)
 
 
 def _labels(labels: Any, path: paths.Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -59,12 +73,25 @@ def _cases(root: paths.Path, training: Any, path: paths.Path) -> list[Case]:
             f'{path} should list its cases as "training": [{{"image": "./imagesTr/x.nii.gz", "label": '
             '"./labelsTr/x.nii.gz"}, ...], but does not; write that list.'
         )
-    pairs = [pair for pair in pairs if not pathlib.Path(pair["image"]).name.startswith("._")]  # macOS leftovers
+    return _listed(root, pairs, path, roles=("image", "label"))
+
+
+def _images(root: paths.Path, training: list[Any], path: paths.Path) -> list[Case]:
+    entries = [{"image": entry} if isinstance(entry, str) else entry for entry in training]
+    return _listed(root, entries, path, roles=("image",))
+
+
+def _listed(root: paths.Path, entries: list[dict], path: paths.Path, *, roles: Sequence[str]) -> list[Case]:
+    entries = [entry for entry in entries if not pathlib.Path(entry["image"]).name.startswith("._")]  # macOS leftovers
     missing = [
-        f"{root / pair[role]} ({role})"
-        for pair in pairs
-        for role in ("image", "label")
-        if not (root / pair[role]).is_file()
+        f"{root / entry[role]} ({role})" for entry in entries for role in roles if not (root / entry[role]).is_file()
     ]
     layouts.refuse(missing, what=f"{path} lists {len(missing)} files that are not there")
-    return [Case(readers.stem(p["image"]), (str(root / p["image"]),), str(root / p["label"])) for p in pairs]
+    return [
+        Case(
+            readers.stem(entry["image"]),
+            (str(root / entry["image"]),),
+            str(root / entry["label"]) if "label" in roles else None,
+        )
+        for entry in entries
+    ]

@@ -21,6 +21,7 @@ def load(
     `labels` maps names to integers; "ignore" marks voxels that may not count. Lists of integers are regions (sigmoid
     heads): the first id of each tuple in `DataSet.regions` is the one a prediction writes for that region
     (`regions_class_order`), and that class bears the region's name. A "dataset" entry with explicit paths is followed.
+    Without "labels" in dataset.json and without label files the data set is one of images alone.
 
     Args:
       root: the folder with dataset.json.
@@ -34,12 +35,15 @@ def load(
     root = layouts.folder(root, layout="nnunet_raw")
     content, path = layouts.read_json(root, layout="nnunet_raw"), root / "dataset.json"
     channels = layouts.in_order(content.get("channel_names", content.get("modality")), field="channel_names", path=path)
-    values, classes, ignore, regions = parse_labels(content.get("labels"), content.get("regions_class_order"), path)
+    labelled, rule, regions = _has_labels(root, content), layouts.unlabelled(len(channels)), None
+    if labelled:
+        order = content.get("regions_class_order")
+        values, classes, ignore, regions = parse_labels(content.get("labels"), order, path)
+        rule = layouts.LabelRule(values, classes, len(channels), ignore, None, affine_tolerance_mm)
     if "dataset" in content:
-        cases = _listed(root, content["dataset"], len(channels), path)
+        cases = _listed(root, content["dataset"], len(channels), path, labelled=labelled)
     else:
-        cases = _found(root, content.get("file_ending"), len(channels), path)
-    rule = layouts.LabelRule(values, classes, len(channels), ignore, None, affine_tolerance_mm)
+        cases = _found(root, content.get("file_ending"), len(channels), path, labelled=labelled)
     return layouts.make(
         layouts.find_subjects(cases, root, subjects),
         channels=channels,
@@ -47,6 +51,17 @@ def load(
         flip_pairs=flip_pairs,
         regions=regions,
     )
+
+
+def _has_labels(root: paths.Path, content: dict[str, Any]) -> bool:
+    """Whether dataset.json names labels, or label files are there that it should name."""
+    if content.get("labels"):
+        return True
+    listed = content.get("dataset")
+    if isinstance(listed, dict) and listed:
+        return any(isinstance(entry, dict) and entry.get("label") is not None for entry in listed.values())
+    folder = root / "labelsTr"
+    return folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
 
 
 def parse_labels(labels: Any, order: Any, path: Any) -> tuple[tuple, tuple, int | None, tuple | None]:
@@ -89,11 +104,11 @@ def parse_labels(labels: Any, order: Any, path: Any) -> tuple[tuple, tuple, int 
     return values, tuple(names.get(value, f"label_{value}") for value in values), ignore, tuple(tuples)
 
 
-def _found(root: paths.Path, ending: Any, channels: int, path: paths.Path) -> list[Case]:
-    """Lists imagesTr and labelsTr and pairs them by name."""
+def _found(root: paths.Path, ending: Any, channels: int, path: paths.Path, *, labelled: bool) -> list[Case]:
+    """Lists imagesTr and, where there are labels, labelsTr, and pairs them by name."""
     if not isinstance(ending, str) or not ending.startswith("."):
         raise UserError(f'{path} should give "file_ending", such as ".nii.gz", but has {ending!r}.')
-    for name in ("imagesTr", "labelsTr"):
+    for name in ("imagesTr", "labelsTr") if labelled else ("imagesTr",):
         if not (root / name).is_dir():
             raise UserError(
                 f"The data layout 'nnunet_raw' expects the folder {root / name}, but there is none; add it."
@@ -105,10 +120,7 @@ def _found(root: paths.Path, ending: Any, channels: int, path: paths.Path) -> li
         there = ", ".join(list(files)[:5]) or "nothing"
         raise UserError(f"{root / 'imagesTr'} should hold files named CASE_0000{ending}, but holds {there}.")
     names = sorted({match[1] for match in found.values()})
-    labels = {f.name[: -len(ending)] for f in (root / "labelsTr").iterdir() if f.name.endswith(ending)}
-    labels = {name for name in labels if not name.startswith(".")}
-    problems = [f"{name} has no label" for name in names if name not in labels]
-    problems += [f"the label {name}{ending} has no image" for name in sorted(labels - set(names))]
+    problems = _unpaired(root, ending, names) if labelled else []
     cases = []
     for name in names:
         expected = [f"{name}_{number:04d}{ending}" for number in range(channels)]
@@ -117,16 +129,28 @@ def _found(root: paths.Path, ending: Any, channels: int, path: paths.Path) -> li
         if have > channels:
             problems.append(f"{name} has {have} channel files, but {channels} channel name(s)")
         images = tuple(str(root / "imagesTr" / file) for file in expected)
-        cases.append(Case(name, images, str(root / "labelsTr" / f"{name}{ending}")))
+        cases.append(Case(name, images, str(root / "labelsTr" / f"{name}{ending}") if labelled else None))
     layouts.refuse(problems, what=f"The files in {root} do not match its dataset.json")
     return cases
 
 
-def _listed(root: paths.Path, dataset: Any, channels: int, path: paths.Path) -> list[Case]:
+def _unpaired(root: paths.Path, ending: str, names: list[str]) -> list[str]:
+    """Tells the cases that have no label, and the labels of no case."""
+    labels = {f.name[: -len(ending)] for f in (root / "labelsTr").iterdir() if f.name.endswith(ending)}
+    labels = {name for name in labels if not name.startswith(".")}
+    problems = [f"{name} has no label" for name in names if name not in labels]
+    return problems + [f"the label {name}{ending} has no image" for name in sorted(labels - set(names))]
+
+
+def _listed(root: paths.Path, dataset: Any, channels: int, path: paths.Path, *, labelled: bool) -> list[Case]:
     """Follows explicit paths: {"dataset": {CASE: {"images": [...], "label": ...}}}, relative to `root`."""
     try:
         cases = [
-            Case(name, tuple(str(root / image) for image in entry["images"]), str(root / entry["label"]))
+            Case(
+                name,
+                tuple(str(root / image) for image in entry["images"]),
+                str(root / entry["label"]) if labelled else None,
+            )
             for name, entry in dataset.items()
         ]
     except (AttributeError, KeyError, TypeError) as error:

@@ -9,6 +9,9 @@ from jaxtyping import install_import_hook
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Most of the time goes into compiling what runs once: LLVM's optimisations are left out, in the commands that tests
+# start as well. `JAX_DISABLE_MOST_OPTIMIZATIONS=0` has them, as users do; so have the tests on real data in CI.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Every annotation of jaxseg, shapes included, is checked while the tests run. Each xdist worker loads this file before
 # any test imports jaxseg; commands that a test starts as processes of their own run unchecked, as users run them.
 # As in type checkers an int may stand for a float. Of a sequence the first item is checked: the same one in every run.

@@ -10,8 +10,6 @@ import pytest
 from jaxseg.cli import cascade, inference, workdir
 from jaxseg.data import readers, store
 
-CONFIG = "configs/unet3d.py:debug"
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -20,15 +18,15 @@ def root(tmp_path_factory):
 
 def launch(root, folder, *flags):
     return clinic.launch(
-        "--config", CONFIG, "--config.data.name=msd", f"--config.data.root={root}", "--config.data.patch_size=(8,8,8)",
-        "--config.data.folds=2", f"--workdir={folder}", *flags,
+        "--config", clinic.config_file(root.parent), f"--config.data.root={root}", "--config.data.folds=2",
+        f"--workdir={folder}", *flags,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def stages(root, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
-    first = launch(root, runs / "low", "--config.data.fold=all", "--config.data.spacing=3,2,2")
+    first = launch(root, runs / "low", "--config.data.fold=all", "--config.data.spacing=2,2,2")
     assert first.returncode == 0 and not first.stderr, first.stdout + first.stderr
     second = launch(root, runs / "cascade", f"--config.data.previous={runs / 'low'}")
     assert second.returncode == 0 and not second.stderr, second.stdout + second.stderr

@@ -11,13 +11,11 @@ import pytest
 from jaxseg.predict import choice
 from jaxseg.typing import IGNORE
 
-CONFIG = "configs/unet3d.py:debug"
-
 
 def launch(root, folder, *flags):
     return clinic.launch(
-        "--config", CONFIG, "--config.data.name=msd", f"--config.data.root={root}", "--config.data.patch_size=(8,8,8)",
-        "--config.data.folds=2", "--config.data.fold=all", f"--workdir={folder}", *flags,
+        "--config", clinic.config_file(root.parent), f"--config.data.root={root}", "--config.data.folds=2",
+        "--config.data.fold=all", f"--workdir={folder}", *flags,
     )  # fmt: skip
 
 
@@ -26,7 +24,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     root = clinic.msd(folder / "task", cases=4)
     for name, spacing in (("fine", "keep"), ("coarse", "2,2,2")):
-        done = launch(root, folder / name, f"--config.data.spacing={spacing}", "--config.optim.lr=0.05")
+        done = launch(root, folder / name, f"--config.data.spacing={spacing}")
         assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
     return folder
 
@@ -34,7 +32,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def chosen(runs):
     flags = [f"--input={runs / name}" for name in ("fine", "coarse")]
-    done = clinic.launch("--mode=choose", *flags, f"--output={runs / 'choice.json'}", cwd=runs)
+    done = clinic.launch("--mode=choose", *flags, f"--output={runs / 'choice.json'}", cwd=runs, fresh=True)
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
     return done.stdout, json.loads((runs / "choice.json").read_text())
 

@@ -18,21 +18,6 @@ from jaxseg.train import checkpoint
 from jaxseg.transfer import stored
 from jaxseg.typing import UserError
 
-# A network that traces in a moment, with batch normalisation, so that statistics are carried along too.
-CONFIG = """
-from jaxseg.config import base_config
-from ml_collections import ConfigDict
-
-def get_config():
-    config = base_config()
-    config.data.name, config.data.folds, config.data.patch_size = "msd", 3, (8, 8, 8)
-    config.model = ConfigDict({"name": "pixel_features", "ndim": 3, "features": (4,), "sigmas": (0.7,)})
-    config.augment, config.optim.lr = "mirror(axes=(2,))", 0.05
-    config.train.total_steps, config.train.eval_steps = 4, 4
-    config.evaluate.surfaces, config.evaluate.overlays = False, 1
-    return config
-"""
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -43,13 +28,12 @@ def root(tmp_path_factory):
 def run(root, tmp_path_factory):
     """Returns `(kind, *flags) -> (workdir, what was printed)`; all runs share the prepared data."""
     place = tmp_path_factory.mktemp("ensembles")
-
-    (place / "tiny.py").write_text(CONFIG)
+    config = clinic.config_file(place)
 
     def launch(name, *flags, status=0):
         options = [f"--config.ensemble.{flag}" if not flag.startswith("--") else flag for flag in flags]
         done = clinic.launch(
-            "--config", place / "tiny.py", f"--config.data.root={root}", f"--config.data.store={place / 'prepared'}",
+            "--config", config, f"--config.data.root={root}", f"--config.data.store={place / 'prepared'}",
             *options, f"--workdir={place / name}",
         )  # fmt: skip
         assert done.returncode == status, done.stdout + done.stderr
@@ -268,8 +252,8 @@ def test_an_unfinished_ensemble_says_so(run, bagged):
 
 def test_overlapping_regions_an_ignore_label_and_a_temperature(tmp_path):
     root = clinic.nnunet_raw(tmp_path / "raw")
-    (tmp_path / "tiny.py").write_text(CONFIG.replace('"msd"', '"nnunet_raw"'))
-    common = ("--config", tmp_path / "tiny.py", f"--config.data.root={root}", f"--workdir={tmp_path / 'run'}")
+    config = ("--config", clinic.config_file(tmp_path), "--config.data.name=nnunet_raw")
+    common = (*config, f"--config.data.root={root}", f"--workdir={tmp_path / 'run'}")
     kind = ("--config.ensemble.kind=seeds", "--config.ensemble.members=2")
     wrong = clinic.launch(*common, *kind, "--config.ensemble.combine=vote")
     assert wrong.returncode == 2 and "ensemble.combine='vote' needs exclusive classes" in wrong.stderr

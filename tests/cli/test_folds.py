@@ -8,8 +8,6 @@ import nibabel
 import numpy as np
 import pytest
 
-CONFIG = "configs/unet3d.py:debug"
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -18,8 +16,8 @@ def root(tmp_path_factory):
 
 def launch(root, folder, *flags):
     return clinic.launch(
-        "--config", CONFIG, "--config.data.name=msd", f"--config.data.root={root}", "--config.data.patch_size=(8,8,8)",
-        "--config.data.fold=all", "--config.data.folds=3", f"--workdir={folder}", *flags,
+        "--config", clinic.config_file(root.parent), f"--config.data.root={root}", "--config.data.fold=all",
+        "--config.train.total_steps=2", f"--workdir={folder}", *flags,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def planned(tmp_path_factory):
     root = clinic.msd(tmp_path_factory.mktemp("clinic") / "task")
     folder = tmp_path_factory.mktemp("runs") / "shells"
     flags = ("--mode=plan", "--config", CONFIG, "--config.data.name=msd", f"--config.data.root={root}")
-    done = clinic.launch(*flags, f"--workdir={folder}")
+    done = clinic.launch(*flags, f"--workdir={folder}", fresh=True)
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
     return flags, folder, done
 
@@ -47,7 +47,8 @@ def test_slices_across_the_coarsest_axis(planned, tmp_path):
     """Which is x: networks in 2D see slices in z and y, and masks come back as the scans lie."""
     flags, folder, _ = planned
     file = folder / "plan" / "shells_2d.py"
-    run = clinic.launch("--config", f"{file}:debug", "--config.data.folds=3", f"--workdir={tmp_path / 'run'}")
+    quick = ("--config.data.folds=3", "--config.augment=mirror")
+    run = clinic.launch("--config", f"{file}:debug", *quick, f"--workdir={tmp_path / 'run'}")
     assert run.returncode == 0 and not run.stderr, run.stdout + run.stderr
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     assert record["config"]["data"]["axis_order"] == record["settings"]["axis_order"] == [2, 0, 1]

@@ -17,10 +17,10 @@ CONFIG = "configs/unet3d.py:debug"
 SIZE = ("--config.data.patch_size=(8,8,8)", "--config.data.spacing=keep")
 
 
-def train(root, workdir, *more, **environment):
+def train(root, workdir, *more, **options):
     return clinic.launch(
         "--config", CONFIG, "--config.data.name=msd", f"--config.data.root={root}", *SIZE,
-        "--config.data.folds=3", f"--workdir={workdir}", *more, **environment,
+        "--config.data.folds=3", f"--workdir={workdir}", *more, **options,
     )  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def workdir(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "first"
-    done = train(root, folder)
+    done = train(root, folder, fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stderr, done.stderr
     for line in ("scores", "overlays", "report"):
@@ -65,7 +65,7 @@ def test_predict_keeps_the_geometry(root, workdir, tmp_path):
         shutil.copy(root / "imagesTr" / f"case_{number:02d}.nii.gz", inputs)
     (inputs / "broken.nii.gz").write_bytes(b"")
     done = clinic.launch(
-        "--mode=predict", f"--workdir={workdir}", f"--input={inputs}", f"--output={tmp_path / 'masks'}"
+        "--mode=predict", f"--workdir={workdir}", f"--input={inputs}", f"--output={tmp_path / 'masks'}", fresh=True
     )
     assert done.returncode == 2 and "broken" in done.stderr and "Traceback" not in done.stderr
     assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["case_00.nii.gz", "case_01.nii.gz"]
@@ -83,12 +83,12 @@ def test_predict_keeps_the_geometry(root, workdir, tmp_path):
 def test_evaluate_a_labelled_folder_and_compare(root, workdir, tmp_path):
     done = clinic.launch(
         "--mode=evaluate", f"--workdir={workdir}", f"--input={root / 'imagesTr'}", f"--labels={root / 'labelsTr'}",
-        f"--output={tmp_path / 'other' / 'evaluation'}",
+        f"--output={tmp_path / 'other' / 'evaluation'}", fresh=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     with (tmp_path / "other" / "evaluation" / "cases.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 12
-    paired = clinic.launch("--mode=compare", f"--input={workdir}", f"--input={tmp_path / 'other'}")
+    paired = clinic.launch("--mode=compare", f"--input={workdir}", f"--input={tmp_path / 'other'}", fresh=True)
     assert paired.returncode == 0, paired.stderr
     assert "Wilcoxon" in paired.stdout and "Dice" in paired.stdout
 
@@ -142,7 +142,7 @@ def test_regions_channels_and_ignored_voxels(tmp_path):
     root = clinic.nnunet_raw(tmp_path / "Dataset001")
     done = clinic.launch(
         "--config", CONFIG, "--config.data.name=nnunet_raw", f"--config.data.root={root}", *SIZE,
-        f"--workdir={tmp_path / 'run'}",
+        f"--workdir={tmp_path / 'run'}", "--config.augment=mirror",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "run" / "evaluation" / "cases.csv").open() as file:
@@ -183,6 +183,7 @@ def test_kill_minus_9_and_resume_is_bit_equal(root, tmp_path):
         "--config.train.total_steps=6",
         "--config.train.ckpt_steps=2",
         "--config.train.eval_steps=100",
+        "--config.augment=mirror",
         "--mode=train",
     )
     whole = train(root, tmp_path / "whole", *steps)

@@ -217,7 +217,7 @@ def test_convert_reads_files_of_pytorch_and_safetensors(place, save, tmp_path):
     file = save(tmp_path / ("weights.pth" if save is torch_files.save_zip else "weights.safetensors"), weights)
     done = clinic.launch(
         "--mode=convert", "--source=nnunet:PlainConvUNet", f"--input={file}", "--field=strides=(1,(1,2,2),2)",
-        f"--output={tmp_path / 'new'}",
+        f"--output={tmp_path / 'new'}", fresh=save is torch_files.save_zip,
     )  # fmt: skip
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
     assert f"parameters in {tmp_path / 'new'}; use it with init.path" in done.stdout

@@ -62,7 +62,7 @@ def searched(flags):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert checkpoint.exists() and not (folder / "trial_001").exists()
-    done = clinic.launch(*common, "--config.tune.trials=3")
+    done = clinic.launch(*common, "--config.tune.trials=3", fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, common, done
 
@@ -103,7 +103,7 @@ def test_the_best_config_is_that_of_its_trial(searched):
 def test_two_at_a_time_go_on_with_more(searched):
     folder, common, _ = searched
     before = (folder / "trial_000" / "metrics.jsonl").read_bytes()
-    done = clinic.launch(*common, "--config.tune.trials=5", "--config.tune.together=2")
+    done = clinic.launch(*common, "--config.tune.trials=5", "--config.tune.together=2", fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = table_of(folder)
     assert [rows[number]["state"] for number in range(5)] == ["finished", "failed", "failed", "finished", "failed"]

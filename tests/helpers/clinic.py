@@ -7,8 +7,23 @@ import subprocess
 import sys
 
 import numpy as np
+import warm
 
 ROOT = pathlib.Path(__file__).parents[2]
+# A network that traces in a moment, with batch normalisation, so that statistics are carried along too.
+CONFIG = """
+from jaxseg.config import base_config
+from ml_collections import ConfigDict
+
+def get_config():
+    config = base_config()
+    config.data.name, config.data.folds, config.data.patch_size = "msd", 3, (8, 8, 8)
+    config.model = ConfigDict({"name": "pixel_features", "ndim": 3, "features": (4,), "sigmas": (0.7,)})
+    config.augment, config.optim.lr = "mirror(axes=(2,))", 0.05
+    config.train.total_steps, config.train.eval_steps = 4, 4
+    config.evaluate.surfaces, config.evaluate.overlays = False, 1
+    return config
+"""
 
 
 def volume(seed: int, shape=(12, 20, 18)) -> tuple[np.ndarray, np.ndarray]:
@@ -63,13 +78,20 @@ def nnunet_raw(root: pathlib.Path, *, cases: int = 5) -> pathlib.Path:
     return root
 
 
-def launch(*arguments: str, cwd=ROOT, **environment: str) -> subprocess.CompletedProcess:
-    """Runs launch.py as a user would and returns what it printed."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
-        timeout=300,
-    )
+def config_file(folder: pathlib.Path) -> pathlib.Path:
+    """Writes the config of the quick network."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tiny.py").write_text(CONFIG)
+    return folder / "tiny.py"
+
+
+def launch(*arguments: str, cwd=ROOT, fresh=False, **environment: str) -> subprocess.CompletedProcess:
+    """Runs launch.py as a user would and returns what it printed.
+
+    The process is a fork of one that has imported everything; `fresh` starts Python anew, for one command of each mode.
+    """
+    command, variables = list(map(str, arguments)), {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
+    if not fresh:
+        return warm.launch(command, cwd=cwd, env=variables, timeout=300)
+    command = [sys.executable, str(ROOT / "launch.py"), *command]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=variables, timeout=300)

@@ -32,7 +32,6 @@ COUNTS = [
     (26_696_133, "deeplabv3plus", {"num_classes": 21}),
     (26_696_133, "deeplabv3plus", {"num_classes": 21, "output_stride": 8}),
     (41_055_413, "deeplabv3plus", {"num_classes": 21, "backbone": "xception65"}),
-    (41_055_413, "deeplabv3plus", {"num_classes": 21, "backbone": "xception65", "output_stride": 8}),
     (35_322_218, "fcn_resnet", {"num_classes": 21, "auxiliary": True}),
     (51_949_141, "fcn_resnet", {"num_classes": 21, "backbone": "resnet101"}),
     (42_004_074, "deeplabv3", {"num_classes": 21, "auxiliary": True}),

@@ -73,13 +73,14 @@ def test_fcn_scores_stay_where_they_are(original):
     """A skip's score of one cell comes out around that cell: crops and upsampling keep places."""
     model = models.create("fcn", stride=8, original_padding=original, **TINY_FCN)
     image = jnp.zeros((1, 64, 96, 1)).at[0, 24:32, 48:56].set(1.0)
-    variables = jax.jit(model.init)(jax.random.key(0), image)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     params = variables["params"]
     for layer in params["backbone"].values():
         layer["conv"]["kernel"] = delta(layer["conv"]["kernel"].shape)
-    # Scores start at zero: only what pool3's layer passes comes out.
+    # Scores are zero: only what pool3's layer passes comes out.
     params["score_pool3"]["kernel"] = jnp.ones_like(params["score_pool3"]["kernel"])
-    logits = np.asarray(model.apply(variables, image)[0][0, :, :, 0])
+    logits = np.asarray(jax.jit(model.apply)(variables, image)[0][0, :, :, 0])
     weights = logits / logits.sum()
     centre = [(weights.sum(1 - axis) * np.arange(n)).sum() for axis, n in enumerate(logits.shape)]
     # pooling by rounding up in the padded image may move a cell by up to 4 pixels, never by a cell of 8
@@ -116,7 +117,8 @@ def test_rates_follow_the_output_stride(monkeypatch):
 def test_deeplab_at_both_strides_shares_parameters_and_any_size():
     tiny = {"backbone": "xception65", "backbone_fields": {"middle": 1, "width_factor": 0.05}, "features": 8}
     image = jax.random.normal(jax.random.key(0), (1, 33, 49, 2))
-    variables = jax.jit(models.create("deeplabv3plus", output_stride=16, **tiny).init)(jax.random.key(1), image)
+    shapes = jax.eval_shape(models.create("deeplabv3plus", output_stride=16, **tiny).init, jax.random.key(1), image)
+    variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1, leaf.dtype), shapes)
     for stride in (8, 16):
         model = models.create("deeplabv3plus", output_stride=stride, **tiny)
         logits, aux = jax.jit(model.apply)(variables, image)

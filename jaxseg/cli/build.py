@@ -209,9 +209,8 @@ def task(config: ConfigDict, known: Facts, *, logits: bool = False) -> Task:
     game = images.rules(config)
     if game is not None:
         judge = images.discriminator(config, **shape)
-        bound = tasks.with_critic(
-            bound, network, judge, game, loss, num_classes=len(known.classes), regions=known.regions
-        )
+        same = {name: options[name] for name in ("num_classes", "regions", "sync_batch_norm")}
+        bound = tasks.with_critic(bound, network, judge, game, loss, **same)
     return _frozen(config, bound)
 
 
@@ -222,7 +221,8 @@ def earlier_rounds(config: ConfigDict) -> int:
 
 def _frozen(config: ConfigDict, bound: Task) -> Task:
     for_good = config.optim.freeze and not config.optim.freeze_steps
-    return transfer.freeze(bound, config.optim.freeze) if for_good else bound
+    own = images.groups(config)[:1]  # a discriminator has layers of the same names
+    return transfer.freeze(bound, config.optim.freeze, groups=own) if for_good else bound
 
 
 def transforms(config: ConfigDict, known: Facts) -> Callable:

@@ -121,7 +121,7 @@ def rules(config: ConfigDict) -> tasks.Rules | None:
     return tasks.Rules(
         loss=options.loss,
         weight=options.weight,
-        start=options.start,
+        start=options.start * config.optim.accumulate,  # lessons, of which a step gives one a micro-batch
         feature_matching=options.feature_matching,
         gradient_penalty=options.gradient_penalty,
         augment=strengths(options.augment),
@@ -132,7 +132,7 @@ def strengths(text: str) -> dict[str, float]:
     """Reads "brightness=0.5,translation=0.125"; what is not named is off, and nothing named is no augmentation.
 
     Raises:
-      UserError: another name, or no number.
+      UserError: another name, no number, or one that is out of range.
     """
     if not text:
         return {}
@@ -142,6 +142,8 @@ def strengths(text: str) -> dict[str, float]:
         raise UserError(
             f"adversarial.augment = {text!r} should read brightness=0.5,translation=0.125,cutout=0.5 or a part of it."
         )
+    if any(value < 0 or (value > 1 and name != "brightness") for name, value in given.items()):
+        raise UserError(f"adversarial.augment = {text!r}: none may be negative, translation and cutout not above 1.")
     return {**dict.fromkeys(STRENGTHS, 0.0), **{name: float(value) for name, value in given.items()}}
 
 
@@ -230,6 +232,8 @@ def other_data(config: ConfigDict) -> ConfigDict:
     fresh = base_config().data
     for name in LAYOUT_FIELDS:
         own.data[name] = fresh[name]
+    if "name" not in config.translation.other:
+        raise UserError("translation.other should name its layout, such as dict(name='msd', root='Task05_Prostate').")
     unknown = sorted(set(config.translation.other) - set(LAYOUT_FIELDS))
     if unknown:
         raise UserError(

@@ -38,6 +38,7 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
     cascade.check(config, known)
     build.check_model(config, known)
     made = extra.load(config, dataset)
+    other = _other(config)
     target = build.store_folder(config, folder)
     settings = _settings(config, dataset, target)
     with logging.progress(len(dataset.cases), label="prepare") as show:
@@ -52,8 +53,8 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
     cases = store.open(target)
     if config.task == "instance":
         instances.check_cases(config, cases)
-    if images.has_other(config):
-        _prepare_other(config, target)
+    if other is not None:
+        _prepare_other(*other, target)
     patch = build.patch_size(config, known, cases)
     facts = {"patch_size": patch, "dataset": known._asdict(), "settings": settings._asdict(), "store": str(target)}
     if made:
@@ -61,8 +62,10 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
     return dataset, _save(config, folder, facts)
 
 
-def _prepare_other(config: ConfigDict, beside: paths.Path) -> None:
-    """Prepares the images that an unpaired translation should make alike."""
+def _other(config: ConfigDict) -> tuple[ConfigDict, DataSet] | None:
+    """Returns config and list of the images that an unpaired translation should make alike, where they are a set."""
+    if not images.has_other(config):
+        return None
     own = images.other_data(config)
     dataset, wanted = build.dataset(own), tuple(config.translation.target)
     if dataset.channels != wanted:
@@ -70,9 +73,14 @@ def _prepare_other(config: ConfigDict, beside: paths.Path) -> None:
             f"translation.target names {', '.join(wanted)}, but the images of translation.other have the channels "
             f"{', '.join(dataset.channels)}; name these in the same order."
         )
+    build.normalization(own, dataset.channels)
+    return own, dataset
+
+
+def _prepare_other(own: ConfigDict, dataset: DataSet, beside: paths.Path) -> None:
     target = images.other_folder(beside)
     settings = _settings(own, dataset, target)
-    summary = store.prepare(dataset, target, settings, processes=config.data.workers)
+    summary = store.prepare(dataset, target, settings, processes=own.data.workers)
     print(f"prepared {len(summary.written)} cases of translation.other, {len(summary.skipped)} were up to date")
 
 

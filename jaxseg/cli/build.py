@@ -104,6 +104,7 @@ def check_model(config: ConfigDict, known: Facts) -> None:
     try:
         image = jax.ShapeDtypeStruct(shape, np.float32)
         params, _ = jax.eval_shape(task(config, known).init, jax.random.key(0), image)
+        images.check_features(config, known.channels, patch)
     except UserError:
         raise  # is a ValueError too, but says what is wrong and where
     except ValueError as error:
@@ -221,8 +222,7 @@ def earlier_rounds(config: ConfigDict) -> int:
 
 def _frozen(config: ConfigDict, bound: Task) -> Task:
     for_good = config.optim.freeze and not config.optim.freeze_steps
-    own = images.groups(config)[:1]  # a discriminator has layers of the same names
-    return transfer.freeze(bound, config.optim.freeze, groups=own) if for_good else bound
+    return transfer.freeze(bound, config.optim.freeze, groups=images.groups(config)[:1]) if for_good else bound
 
 
 def transforms(config: ConfigDict, known: Facts) -> Callable:

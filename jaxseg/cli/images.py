@@ -203,6 +203,17 @@ def perceive(config: ConfigDict) -> Callable | None:
     return features
 
 
+def check_features(config: ConfigDict, channels: Sequence[str], patch: Sequence[int]) -> None:
+    """Reads the fixed network of `perceive` and asks it for the shapes of features of a made patch.
+
+    Raises:
+      UserError: there is none in that workdir, or it does not take such images.
+    """
+    look = perceive(config) if makes_images(config) else None
+    if look is not None:
+        jax.eval_shape(look, jax.ShapeDtypeStruct((1, *patch, len(target(config, channels))), np.float32))
+
+
 def with_other(augment: Callable) -> Callable:
     """Returns the augmentation for batches that hold a second image, which is changed by draws of its own."""
 

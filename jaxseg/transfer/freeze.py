@@ -16,7 +16,7 @@ def freeze(task: Task, pattern: str, *, groups: Collection[str] | None = None) -
     Args:
       task: the task.
       pattern: `re.search` over paths inside a parameter group, such as "^backbone/(stem|stage_1)".
-      groups: the parameter groups that are meant; None: all.
+      groups: the parameter groups that are meant; None: all. A discriminator has layers of the same names.
     """
 
     def stopped(params: Mapping[str, PyTree]) -> dict[str, PyTree]:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxseg import config as configs
 from jaxseg import models, transfer, validation
-from jaxseg.cli import build, image_cases, images, initial, prepare, train, tune, workdir
+from jaxseg.cli import build, features, image_cases, images, initial, prepare, train, tune, workdir
 from jaxseg.cli import compile as compiling
 from jaxseg.data import store
 from jaxseg.tasks.players import DISCRIMINATOR, GENERATOR, JUDGED
@@ -27,7 +27,7 @@ CHANNELS = ("T1", "T2")
 KNOWN = build.Facts(CHANNELS, ("background", "shell", "core"), (0, 1, 2), (), None, None)
 
 
-def configuration(task, *, root="unread", name="nnunet_raw", **changes):
+def configuration(task, /, *, root="unread", name="nnunet_raw", **changes):
     """A tiny run of a task in 2D; `changes` are fields, "data__fold" for config.data.fold."""
     config = configs.base_config()
     config.task, config.augment = task, "mirror"
@@ -227,12 +227,9 @@ def test_the_target_may_be_a_data_set_of_its_own(root, toys, tmp_path):
 
 
 def test_one_subject_cannot_show_both_sides():
-    case = store.StoredCase
-    fake = [case.__new__(case) for _ in range(2)] if not hasattr(case, "_make") else None
     cases = [type("Case", (), {"subject": "one", "name": name})() for name in "ab"]
     with pytest.raises(UserError, match="needs two training subjects or more, there is 1; name the target's own"):
         images.halves(cases, seed=0)
-    del fake
 
 
 def test_no_subject_shows_both_sides():
@@ -374,3 +371,42 @@ def test_networks_are_those_of_the_config():
     assert found == models.create_generator("resnet_generator", channels=1, ndim=2, features=2, downs=1, blocks=1)
     assert images.groups(configuration("translation")) == (GENERATOR, DISCRIMINATOR)
     assert images.groups(configuration("translation", adversarial__weight=0.0)) == (GENERATOR,)
+
+
+@pytest.fixture(scope="module")
+def segmenter(root, tmp_path_factory):
+    """The workdir of a segmentation run of the same images, whose network traces in a moment."""
+    folder = tmp_path_factory.mktemp("runs") / "segmenter"
+    config = configuration("synthesis", root=root, adversarial__weight=0.0, train__total_steps=1)
+    config.task, config.augment = "semantic", "none"
+    config.model = ConfigDict({"name": "pixel_features", "ndim": 2, "features": (4,), "sigmas": (0.7,)})
+    train.train(arguments(config, folder))
+    return folder
+
+
+def test_features_of_a_run_are_constants_wherever_they_are_asked_first(segmenter):
+    config = configuration("synthesis", adversarial__perceptual=1.0, adversarial__network=str(segmenter))
+    validation.validate(config)
+    features.of_run.cache_clear()
+    look = images.perceive(config)
+
+    @jax.jit
+    def slope(image):
+        return jax.grad(lambda image: sum(jnp.sum(jnp.square(layer)) for layer in look(image)))(image)
+
+    wide = jax.random.normal(jax.random.key(0), (1, 8, 10, 2))
+    assert np.any(slope(wide[:, :, :6])) and np.any(slope(wide))  # traced twice, read once
+    outside = look(wide)
+    for layer, inside in zip(outside, jax.jit(look)(wide)):
+        np.testing.assert_allclose(layer, inside, rtol=1e-5, atol=1e-6)
+    assert outside[-1].shape == (1, 8, 10, 2)  # logits of the regions
+    assert features.pooled(outside).shape == (1, sum(layer.shape[-1] for layer in outside))
+
+
+def test_a_network_whose_features_do_not_fit_is_told_before_anything_is_prepared(segmenter, root, tmp_path):
+    config = configuration("translation", root=root, adversarial__perceptual=1.0)
+    for network, words in ((str(tmp_path / "no"), "is not the workdir of a run"), (str(segmenter), "does not take")):
+        config.adversarial.network = network  # of two channels; one is made
+        with pytest.raises(UserError, match=words):
+            prepare.ensure(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

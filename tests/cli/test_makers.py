@@ -68,6 +68,7 @@ def toys(monkeypatch):
         return rivals.Generator(gain=0.9, channels=count, style_features=2 * (config.task == "synthesis"))
 
     monkeypatch.setattr(images, "generator", generator)
+    monkeypatch.setattr(build, "divisor", lambda config, known: (1, 1))
     monkeypatch.setattr(images, "discriminator", lambda config, **fields: rivals.Judge(weight=0.5))
 
 
@@ -184,7 +185,7 @@ def test_the_axis_that_is_not_enlarged_may_have_any_length():
         ("synthesis", {"adversarial__augment": "blur=1"}, "should read brightness=0.5,translation=0.125,cutout=0.5"),
         ("synthesis", {"adversarial__augment": "cutout=1.5"}, "cutout not above 1"),
         ("synthesis", {"adversarial__augment": "brightness=-0.5"}, "none may be negative"),
-        ("super_resolution", {"model__scale": 3}, "scale should be 2 or 4"),
+        ("super_resolution", {"model__scale": 3, "data__patch_size": (15, 12)}, "scale should be 2 or 4"),
         ("super_resolution", {"model": {"name": "pix2pix", "ndim": 2}}, "needs a network that enlarges"),
         ("translation", {"data__patch_size": (15, 12)}, r"data.patch_size \(15, 12\) does not fit the model"),
         ("synthesis", {"optim__freeze": "^conv_0"}, "optim.freeze '^conv_0' matches no parameter; the model's layers"),
@@ -321,10 +322,7 @@ def test_weights_for_slices_start_a_generator_of_volumes(task):
 def test_freezing_the_network_leaves_its_judge_alone():
     config = configuration("synthesis", optim__freeze="^head")
     validation.validate(config)
-    task = build.task(config, KNOWN)
-    state = states.create(
-        jax.random.key(0), task, np.zeros((1, 16, 12, 2), np.float32), build.optimizers(config), horizon=1, ema=False
-    )
+    task, state = build.task(config, KNOWN), zeros(shapes_of(config)._replace(opt_state={}))
     assert "head" in state.params[GENERATOR] and "head" in state.params[DISCRIMINATOR]
     stopped = []
 
@@ -356,14 +354,14 @@ def test_a_search_without_true_images_is_refused(tmp_path):
         ("super_resolution", [(1, 8, 6, 2)]),
     ],
 )
-def test_what_is_compiled_is_what_prediction_asks(task, asked):
+def test_what_is_compiled_is_what_prediction_asks(task, asked, tmp_path):
     config = configuration(task)
     shapes = compiling._asked(config, KNOWN)
     assert [leaf.shape for leaf in jax.tree.leaves(shapes)] == asked
     state = shapes_of(config)
     made = jax.eval_shape(build.task(config, KNOWN).predict, states.inference_variables(state), shapes)
     assert made.shape == (1, 16, 12, 1 if task == "translation" else 2)
-    assert "other" not in compiling.batch_shapes(config, KNOWN, None)
+    assert "other" not in compiling.batch_shapes(config, KNOWN, tmp_path)
 
 
 def test_networks_are_those_of_the_config():

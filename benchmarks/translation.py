@@ -118,7 +118,7 @@ def main(_) -> None:
         run, made = out / f"run_{short}", out / f"made_{short}"
         if not (run / "report.html").exists():
             launch(
-                *TRANSLATION, *options, f"--config.data.root={pairs}", f"--workdir={run}",
+                *options, *TRANSLATION, f"--config.data.root={pairs}", f"--workdir={run}",
                 f"--config.data.store={out / 'prepared'}", f"--config.train.total_steps={STEPS.value}",
             )  # fmt: skip
         launch("--mode=predict", f"--workdir={run}", f"--input={source}", f"--output={made}", "--overwrite")

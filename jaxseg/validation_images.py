@@ -49,8 +49,6 @@ def _critic_problems(config: ConfigDict) -> Iterator[str]:
         yield f"adversarial.weight is for semantic tasks and makers of images, not for task = {config.task!r}."
     if is_ensemble(config) or config.ensemble.kind:
         yield "a critic of masks does not go with an ensemble; set adversarial.weight=0.0 or ensemble.kind=''."
-    if config.optim.freeze and not config.optim.freeze_steps:
-        yield "optim.freeze stops the critic's layers of the same name too; set adversarial.weight=0.0 or freeze_steps."
 
 
 def _maker_problems(config: ConfigDict) -> Iterator[str]:
@@ -62,6 +60,8 @@ def _maker_problems(config: ConfigDict) -> Iterator[str]:
         yield f"images are made on their own grid; set data.spacing='keep', got {config.data.spacing!r}."
     if config.parallel.spatial > 1 or config.train.together:
         yield "parallel.spatial and train.together are for semantic tasks; leave them where images are made."
+    if config.train.sync_batch_norm:
+        yield "train.sync_batch_norm is for semantic tasks; leave it off, or set parallel.kind='mesh', where it holds."
     if config.predict.tta:
         yield "predict.tta averages flips, which blurs images; leave it off where images are made."
     if 0 in config.data.patch_size and config.task == "super_resolution":
@@ -91,7 +91,7 @@ def _translation_problems(config: ConfigDict) -> Iterator[str]:
 def _super_resolution_problems(config: ConfigDict) -> Iterator[str]:
     if config.super_resolution.degrade not in ("fourier", "gaussian"):
         yield f"super_resolution.degrade must be fourier or gaussian, got {config.super_resolution.degrade!r}."
-    scale = config.model.get("scale", 4)
+    scale = max(1, config.model.get("scale", 4))  # what the network refuses, it refuses in its own words
     axes = config.model.get("axes") or range(ndim_of(config))
     for axis in axes:
         if axis < len(config.data.patch_size) and config.data.patch_size[axis] % scale:

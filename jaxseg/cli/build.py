@@ -104,6 +104,7 @@ def check_model(config: ConfigDict, known: Facts) -> None:
     try:
         image = jax.ShapeDtypeStruct(shape, np.float32)
         params, _ = jax.eval_shape(task(config, known).init, jax.random.key(0), image)
+        images.check_features(config, known.channels, patch)
     except UserError:
         raise  # is a ValueError too, but says what is wrong and where
     except ValueError as error:
@@ -208,9 +209,8 @@ def task(config: ConfigDict, known: Facts, *, logits: bool = False) -> Task:
     game = images.rules(config)
     if game is not None:
         judge = images.discriminator(config, **shape)
-        bound = tasks.with_critic(
-            bound, network, judge, game, loss, num_classes=len(known.classes), regions=known.regions
-        )
+        same = {name: options[name] for name in ("num_classes", "regions", "sync_batch_norm")}
+        bound = tasks.with_critic(bound, network, judge, game, loss, **same)
     return _frozen(config, bound)
 
 
@@ -221,7 +221,7 @@ def earlier_rounds(config: ConfigDict) -> int:
 
 def _frozen(config: ConfigDict, bound: Task) -> Task:
     for_good = config.optim.freeze and not config.optim.freeze_steps
-    return transfer.freeze(bound, config.optim.freeze) if for_good else bound
+    return transfer.freeze(bound, config.optim.freeze, groups=images.groups(config)[:1]) if for_good else bound
 
 
 def transforms(config: ConfigDict, known: Facts) -> Callable:
@@ -321,7 +321,6 @@ def member_split(config: ConfigDict, training: list, held_out: list) -> tuple[li
 
 def train_step(config: ConfigDict, known: Facts, task: Task, *, devices: Sequence[Any] | None = None) -> StepFn:
     """Returns the step of `train.step`, with the augmentation, for the devices of this run or others."""
-    images.load_fixed(config)
     augmentation = parallel.pin(
         transforms(config, known), kind=config.parallel.kind, spatial=config.parallel.spatial, devices=devices
     )

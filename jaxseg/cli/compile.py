@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 
 from jaxseg import paths
 from jaxseg import plan as plans
-from jaxseg.cli import build, workdir
+from jaxseg.cli import build, image_cases, images, workdir
 from jaxseg.data import augment, fingerprint, store
 from jaxseg.plan import targets
+from jaxseg.tasks.images import style_length
 from jaxseg.train import parallel
 from jaxseg.train import state as states
 from jaxseg.typing import Task, UserError
@@ -117,8 +118,11 @@ def batch_shapes(config: ConfigDict, known: build.Facts, folder: paths.Path) -> 
         return {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in first.items()}
     size, patch = config.data.batch_size, augment.raw_patch_size(config.augment, tuple(config.data.patch_size))
     maps = ("label", "previous") if config.data.previous else ("label",)
+    pictures = {"image": len(known.channels)}
+    if config.task == "translation" and not config.translation.paired:
+        pictures["other"] = len(config.translation.target if images.has_other(config) else known.channels)
     return {
-        "image": jax.ShapeDtypeStruct((size, *patch, len(known.channels)), np.float32),
+        **{name: jax.ShapeDtypeStruct((size, *patch, count), np.float32) for name, count in pictures.items()},
         **{name: jax.ShapeDtypeStruct((size, *patch), np.int32) for name in maps},
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }
@@ -140,8 +144,19 @@ def _predict(config: ConfigDict, known: build.Facts, task: Task, state: states.S
     """One batch of windows on one device, which is how prediction runs."""
     here = SingleDeviceSharding(devices[0])
     variables = states.inference_variables(state)
-    window = tuple(config.predict.window or config.data.patch_size)
-    shape = (config.predict.batch_size, *window, build.input_channels(config, known))
-    image = jax.ShapeDtypeStruct(shape, np.float32)
-    placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), (variables, image))
+    asked = (variables, _asked(config, known))
+    placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), asked)
     return jax.jit(task.predict).trace(*placed).lower(lowering_platforms=(devices[0].platform,)).compile()
+
+
+def _asked(config: ConfigDict, known: build.Facts) -> Any:
+    """Shapes of what the network is asked with: of an image, and where images are made, of what they are made of."""
+    batch, window = config.predict.batch_size, tuple(image_cases.window_options(config, known)["window"])
+    if config.task == "synthesis":  # of whole label maps; a patch stands for one
+        style = style_length(build.model(config, known))
+        shapes = [(batch, *window, len(known.classes)), (batch, style)]
+        return tuple(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes)
+    channels = build.input_channels(config, known)
+    if images.makes_images(config):
+        channels = len(images.source(config, known.channels))
+    return jax.ShapeDtypeStruct((batch, *window, channels), np.float32)

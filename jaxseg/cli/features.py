@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxseg import config as configs
 from jaxseg import paths
 from jaxseg.cli import build, images, inference, workdir
 from jaxseg.train import state as states
@@ -17,11 +18,17 @@ from jaxseg.typing import UserError
 def of_run(folder: str) -> Callable[[Float[Array, "B *S C"]], list[Array]]:
     """Returns `normalised image -> features` of the network of a segmentation run: its `aux`, and its logits.
 
-    No gradient reaches the network's parameters; one reaches the image.
+    No gradient reaches the network's parameters; one reaches the image. It may be asked for the first time while a
+    program is traced.
 
     Raises:
-      UserError: the folder holds no trained segmentation run.
+      UserError: the folder holds no trained segmentation run, or (when asked) one of other images.
     """
+    with jax.ensure_compile_time_eval():
+        return _load(folder)
+
+
+def _load(folder: str) -> Callable[[Float[Array, "B *S C"]], list[Array]]:
     place = paths.path(folder)
     config, record = workdir.stored_config(place), workdir.record(place)
     _check(folder, config.task, record)
@@ -33,7 +40,15 @@ def of_run(folder: str) -> Callable[[Float[Array, "B *S C"]], list[Array]]:
     own = {"params": variables["params"][images.MODEL], **variables["extra"].get(images.MODEL, {})}
     network = build.model(config, known)
 
+    wanted = (configs.ndim_of(config), build.input_channels(config, known))
+
     def features(image: Float[Array, "B *S C"]) -> list[Array]:
+        found = (image.ndim - 2, image.shape[-1])
+        if found != wanted:
+            raise UserError(
+                f"{folder} does not take images of {found[0]} axes and {found[1]} channels, as are made here, but of "
+                f"{wanted[0]} and {wanted[1]}; name another run in adversarial.network."
+            )
         logits, aux = network.apply(own, image, train=False)
         return [leaf.astype(jnp.float32) for leaf in jax.tree.leaves((aux, logits))]
 

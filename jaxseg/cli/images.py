@@ -149,7 +149,7 @@ def rules(config: ConfigDict) -> tasks.Rules | None:
     return tasks.Rules(
         loss=options.loss,
         weight=options.weight,
-        start=options.start,
+        start=options.start * config.optim.accumulate,  # lessons, of which a step gives one a micro-batch
         feature_matching=options.feature_matching,
         gradient_penalty=options.gradient_penalty,
         augment=strengths(options.augment),
@@ -160,7 +160,7 @@ def strengths(text: str) -> dict[str, float]:
     """Reads "brightness=0.5,translation=0.125"; what is not named is off, and nothing named is no augmentation.
 
     Raises:
-      UserError: another name, or no number.
+      UserError: another name, no number, or one that is out of range.
     """
     if not text:
         return {}
@@ -170,6 +170,8 @@ def strengths(text: str) -> dict[str, float]:
         raise UserError(
             f"adversarial.augment = {text!r} should read brightness=0.5,translation=0.125,cutout=0.5 or a part of it."
         )
+    if any(value < 0 or (value > 1 and name != "brightness") for name, value in given.items()):
+        raise UserError(f"adversarial.augment = {text!r}: none may be negative, translation and cutout not above 1.")
     return {**dict.fromkeys(STRENGTHS, 0.0), **{name: float(value) for name, value in given.items()}}
 
 
@@ -216,26 +218,27 @@ def factors(network: Any) -> tuple[int, ...]:
 
 
 def perceive(config: ConfigDict) -> Callable | None:
-    """Returns `image -> features` of the run that `adversarial.network` names, which `load_fixed` has loaded."""
+    """Returns `image -> features` of the run that `adversarial.network` names, loaded when it is first asked."""
     if not config.adversarial.perceptual:
         return None
 
     def seen(image: jax.Array) -> list[jax.Array]:
-        return _fixed(config)(image)
+        from jaxseg.cli import features  # which loads a run, through what loads this module
+
+        return features.of_run(config.adversarial.network)(image)
 
     return seen
 
 
-def load_fixed(config: ConfigDict) -> None:
-    """Loads what `perceive` asks, before a step is traced, in which no checkpoint can be read."""
-    if config.adversarial.perceptual:
-        _fixed(config)
+def check_features(config: ConfigDict, channels: Sequence[str], patch: Sequence[int]) -> None:
+    """Reads the fixed network of `perceive` and asks it for the shapes of features of a made patch.
 
-
-def _fixed(config: ConfigDict) -> Callable:
-    from jaxseg.cli import features  # which loads a run, through what loads this module
-
-    return features.of_run(config.adversarial.network)
+    Raises:
+      UserError: there is none in that workdir, or it does not take such images.
+    """
+    look = perceive(config) if makes_images(config) else None
+    if look is not None:
+        jax.eval_shape(look, jax.ShapeDtypeStruct((1, *patch, len(target(config, channels))), np.float32))
 
 
 def with_other(augment: Callable) -> Callable:
@@ -267,6 +270,8 @@ def other_data(config: ConfigDict) -> ConfigDict:
     fresh = base_config().data
     for name in LAYOUT_FIELDS:
         own.data[name] = fresh[name]
+    if "name" not in config.translation.other:
+        raise UserError("translation.other should name its layout, such as dict(name='msd', root='Task05_Prostate').")
     unknown = sorted(set(config.translation.other) - set(LAYOUT_FIELDS))
     if unknown:
         raise UserError(

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from jaxseg import models, paths, transfer, validation
 from jaxseg.cli import images, workdir
+from jaxseg.tasks.images import style_length
 from jaxseg.train import checkpoint
 from jaxseg.train import state as states
 from jaxseg.transfer import stored
@@ -54,14 +55,21 @@ def fill(config: ConfigDict, state: states.State, variables: dict[str, Any]) -> 
     merged = transfer.merge(jax.tree.map(np.asarray, target), variables, **options)
     params = dict(merged.variables)
     own = params.pop("params")
-    filled = states.with_variables(state, {**state.params, group: own}, {**state.extra, group: params})
+    collections = {**state.extra[group], **params}  # also those that hold nothing, which were not merged
+    filled = states.with_variables(state, {**state.params, group: own}, {**state.extra, group: collections})
     return filled, merged
 
 
 def _transposed_strides(config: ConfigDict) -> dict[str, tuple[int, ...]]:
     """Strides do not depend on the data, so neither classes nor channels need be its own; 64 has any groups of them."""
-    fields = {**config.model.to_dict(), "num_classes": 64}
-    model = models.create(fields.pop("name"), **fields)
+    fields = config.model.to_dict()
+    name = fields.pop("name")
+    if not images.makes_images(config):
+        model = models.create(name, **{**fields, "num_classes": 64})
+    else:
+        model = models.create_generator(name, **{**fields, "channels": 1})
+        if style_length(model):
+            model = model.clone(style_features=0)
     return models.transposed_strides(model, (1, *config.data.patch_size, 1))
 
 

@@ -38,6 +38,7 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
     cascade.check(config, known)
     build.check_model(config, known)
     made = extra.load(config, dataset)
+    other = _other(config)
     target = build.store_folder(config, folder)
     settings = _settings(config, dataset, target)
     with logging.progress(len(dataset.cases), label="prepare") as show:
@@ -56,7 +57,7 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
     patch = build.patch_size(config, known, cases)
     facts = {"patch_size": patch, "dataset": known._asdict(), "settings": settings._asdict(), "store": str(target)}
     if config.task == "translation":
-        shown = _prepare_other(config, target) if images.has_other(config) else (dataset, settings)
+        shown = (dataset, settings) if other is None else _prepare_other(*other, target)
         facts["intensities"] = images.target_intensities(config, *shown)
     if made:
         facts["extra"] = extra.prepare(config, folder, made, settings)
@@ -67,8 +68,10 @@ def _labels(config: ConfigDict) -> str:
     return "required" if images.needs_labels(config) else "optional"
 
 
-def _prepare_other(config: ConfigDict, beside: paths.Path) -> tuple[DataSet, preprocess.Settings]:
-    """Prepares the images that an unpaired translation should make alike."""
+def _other(config: ConfigDict) -> tuple[ConfigDict, DataSet] | None:
+    """Returns config and list of the images that an unpaired translation should make alike, where they are a set."""
+    if not images.has_other(config):
+        return None
     own = images.other_data(config)
     dataset, wanted = build.dataset(own), tuple(config.translation.target)
     if dataset.channels != wanted:
@@ -76,9 +79,14 @@ def _prepare_other(config: ConfigDict, beside: paths.Path) -> tuple[DataSet, pre
             f"translation.target names {', '.join(wanted)}, but the images of translation.other have the channels "
             f"{', '.join(dataset.channels)}; name these in the same order."
         )
+    build.normalization(own, dataset.channels)
+    return own, dataset
+
+
+def _prepare_other(own: ConfigDict, dataset: DataSet, beside: paths.Path) -> tuple[DataSet, preprocess.Settings]:
     target = images.other_folder(beside)
     settings = _settings(own, dataset, target)
-    summary = store.prepare(dataset, target, settings, processes=config.data.workers, labels=_labels(own))
+    summary = store.prepare(dataset, target, settings, processes=own.data.workers, labels=_labels(own))
     print(f"prepared {len(summary.written)} cases of translation.other, {len(summary.skipped)} were up to date")
     return dataset, settings
 

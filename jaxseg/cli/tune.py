@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from jaxseg import config as configs
 from jaxseg import evaluate as evaluation
 from jaxseg import space
-from jaxseg.cli import build, config_file, prepare, shares, trials, workdir
+from jaxseg.cli import build, config_file, image_cases, images, prepare, shares, trials, workdir
 from jaxseg.cli.study import ENDED, FAILED, FINISHED, STOPPED, Result, Study
 from jaxseg.train import loop
 from jaxseg.typing import UserError
@@ -76,6 +76,11 @@ def _check(config: ConfigDict) -> dict[str, space.Domain]:
         )
     if config.data.fold in ("all", "none"):
         problems.append(f"data.fold = {config.data.fold!r} holds out no single part to score; set data.fold='0'.")
+    if images.makes_images(config) and not image_cases.has_truth(config):
+        problems.append(
+            f"task = {config.task!r} has no true images to score a trial by; search a paired translation or "
+            "super-resolution, and look at panels of this one."
+        )
     if problems:
         raise UserError("Nothing can be searched: " + " ".join(f"({n}) {text}" for n, text in enumerate(problems, 1)))
     return space.parse(config.tune.space, configs.flat(config.to_dict()))

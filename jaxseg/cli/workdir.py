@@ -35,6 +35,7 @@ MAY_CHANGE = (
     "data.previous",
     "data.store",
     "init.path",
+    "translation.other.root",
 )
 OF_PROCESS = ("marker", "parallel.process", "data.patch_size")
 FIXED = ("train.dtype", "train.sync_batch_norm")

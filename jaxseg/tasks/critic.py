@@ -26,6 +26,7 @@ def with_critic(
     num_classes: int,
     regions: Sequence[Sequence[int]] | None = None,
     group: str = "model",
+    sync_batch_norm: bool = False,
 ) -> Task:
     """Returns the task with a second player.
 
@@ -37,7 +38,7 @@ def with_critic(
       discriminator: judges `(image, mask)`.
       rules: of the game.
       loss: its own loss, and
-      num_classes, regions, group: as `semantic` got them.
+      num_classes, regions, group, sync_batch_norm: as `semantic` got them.
     """
     outputs = read_outputs(num_classes=num_classes, regions=regions)
     supervise = supervised(loss)
@@ -55,16 +56,17 @@ def with_critic(
         extra[JUDGED] = jnp.zeros((), jnp.int32)
         return params, extra
 
-    def play(params: dict, extra: dict, batch: dict, key: Array):
+    def play(params: dict, extra: dict, batch: dict, key: Array, axis_name: str | None):
         variables = {"params": params[group], **extra[group]}
-        (logits, aux), updated = train_call(model, variables, batch["image"], key)
+        shared_axis = axis_name if sync_batch_norm else None
+        (logits, aux), updated = train_call(model, variables, batch["image"], key, axis_name=shared_axis)
         seen = (batch["label"] != IGNORE)[..., None].astype(jnp.float32)
         true = outputs.planes(batch["label"])
         pair = Pair(true * seen, outputs.activate(logits) * seen, batch["image"], batch["index"])
         return logits, aux, updated, pair
 
     def judging(params, extra, batch, key, *, axis_name=None):
-        *_, pair = play(params, extra, batch, key)
+        *_, pair = play(params, extra, batch, key, axis_name)
         loss, figures, updated = players.discriminator_loss(
             discriminator,
             {"params": params[DISCRIMINATOR], **extra[DISCRIMINATOR]},
@@ -78,7 +80,7 @@ def with_critic(
         return loss, (figures, extra)
 
     def segmenting(params, extra, batch, key, *, axis_name=None):
-        logits, aux, updated, pair = play(params, extra, batch, key)
+        logits, aux, updated, pair = play(params, extra, batch, key, axis_name)
         fooling, figures = players.adversarial_loss(
             discriminator,
             {"params": params[DISCRIMINATOR], **extra[DISCRIMINATOR]},

@@ -1,7 +1,7 @@
 """Layers that training leaves alone: by a pattern of their parameters' paths."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -10,16 +10,18 @@ from jaxtyping import PyTree
 from jaxseg.typing import Task, UserError
 
 
-def freeze(task: Task, pattern: str) -> Task:
+def freeze(task: Task, pattern: str, *, groups: Collection[str] | None = None) -> Task:
     """Returns the task with gradients stopped at every parameter whose path matches, so that none is computed.
 
     Args:
       task: the task.
       pattern: `re.search` over paths inside a parameter group, such as "^backbone/(stem|stage_1)".
+      groups: the parameter groups that are meant; None: all. A discriminator has layers of the same names.
     """
 
     def stopped(params: Mapping[str, PyTree]) -> dict[str, PyTree]:
-        return {group: _stop(tree, re.compile(pattern)) for group, tree in params.items()}
+        meant = params if groups is None else groups
+        return {group: _stop(tree, re.compile(pattern)) if group in meant else tree for group, tree in params.items()}
 
     def wrap(loss: Callable) -> Callable:
         def frozen_loss(params, extra, batch, key, **options):

@@ -44,3 +44,11 @@ def batch(seed=0, size=4):
 def add_noise(key, batch):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
     return {**batch, "image": batch["image"] + jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)}
+
+
+def kernels(params):
+    """The kernels of a network, all of which learn; a bias before an instance norm does not."""
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    found = [leaf for path, leaf in leaves if path[-1].key == "kernel"]
+    assert found
+    return found

@@ -24,7 +24,7 @@ from jaxseg.evaluate import files
 ROOT = flags.DEFINE_string("root", None, "Folder of the data set.", required=True)
 OUTPUT = flags.DEFINE_string("output", "runs/synthesis", "Where the runs go.")
 NUMBERS = flags.DEFINE_list("cases", ["5", "10", "20"], "How many real cases.")
-SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds an arm.")
+SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of every arm.")
 STEPS = flags.DEFINE_integer("steps", 600, "Updates of a segmentation network.")
 GENERATOR_STEPS = flags.DEFINE_integer("generator_steps", 1200, "Updates of a generator.")
 MADE = flags.DEFINE_integer("made", 300, "Images that a generator makes.")
@@ -142,7 +142,7 @@ def table() -> None:
         for name in ARMS:
             done = [
                 seed
-                for seed in range(SEEDS.value)
+                for seed in map(int, SEEDS.value)
                 if all(folder(each, number, seed).with_suffix(".seconds.json").exists() for each in (name, BASE))
             ]
             if not done:
@@ -155,7 +155,7 @@ def table() -> None:
     print("\n| real cases | made images keep their labels: mean Dice of each seed |\n| --- | --- |")
     for number in map(int, NUMBERS.value):
         kept = []
-        for seed in range(SEEDS.value):
+        for seed in map(int, SEEDS.value):
             record = folder("made", number, seed) / "provenance.json"
             if record.exists():
                 rows = json.loads(record.read_text())["files"].values()
@@ -167,7 +167,7 @@ def main(_) -> None:
     """Runs what is missing, then prints the tables."""
     judge = folder("judge", 0, 0)
     segment(judge, 3 * STEPS.value, 0, 0, *ARMS[BASE][1])
-    for seed in range(SEEDS.value):
+    for seed in map(int, SEEDS.value):
         for number in map(int, NUMBERS.value):
             run(number, seed, judge)
     table()

@@ -1,9 +1,10 @@
-"""More voxels out of few: super-resolution of 3D MRI in plane or through plane, trained on the scans themselves.
+"""More voxels out of few: super-resolution of MRI in plane or through plane, trained on the scans themselves.
 
-    python launch.py --config configs/super_resolution.py --config.data.root=Task04_Hippocampus
-    python launch.py --config configs/super_resolution.py:scale=4 --config.data.root=...
-    python launch.py --config configs/super_resolution.py:through_plane --config.data.root=...
-    python launch.py --config configs/super_resolution.py:adversarial --config.data.root=... --config.init.path=RUN
+    python launch.py --config configs/super_resolution.py                # slices of the MNI template, no data needed
+    python launch.py --config configs/super_resolution.py:msd --config.data.root=Task04_Hippocampus
+    python launch.py --config configs/super_resolution.py:msd,scale=4 --config.data.root=...
+    python launch.py --config configs/super_resolution.py:msd,through_plane --config.data.root=...
+    python launch.py --config configs/super_resolution.py:msd,adversarial --config.data.root=... --config.init.path=RUN
     python launch.py --mode predict --workdir runs/super_resolution --input SCANS --output finer
 
 Training scans lose resolution as a scanner of fewer samples would see them (k-space truncation, or "gaussian": a slice
@@ -15,16 +16,21 @@ from jaxseg.config import base_config, parse_arg
 
 
 def get_config(arg=None):
-    arg = parse_arg(arg, debug=False, scale=2, through_plane=False, adversarial=False, steps=1500)
+    arg = parse_arg(arg, debug=False, scale=2, through_plane=False, adversarial=False, steps=1500, msd=False)
     config = base_config()
     config.task = "super_resolution"
 
-    config.data.name = "msd"
-    config.data.subjects = "subjects.csv"
+    if arg.msd or arg.through_plane:
+        config.data.name = "msd"
+        config.data.subjects = "subjects.csv"
+    else:
+        config.data.name = "mni"
+        config.data.fold = "2"  # two blocks of slices through the middle of the brain
     config.data.batch_size = 8
     config.data.foreground = 0.0
     config.data.normalize = "zscore"
     config.data.crop = False
+    config.predict.batch_size = 16
     config.model = dict(name="super_resolution", features=32, blocks=4, scale=arg.scale)
     if arg.through_plane:  # thick slices: the first axis of the volume only
         config.model.update(ndim=3, axes=(0,), features=16)

@@ -237,6 +237,7 @@ def _data() -> ConfigDict:
             "store": optional(str),  # where prepared cases lie; unset: WORKDIR/prepared
             "extra": (),  # folders of made images with labels (--mode synthesize), trained on beside the training cases
             "extra_share": 0.5,  # of all samples that come from there, on average; epochs still count real cases
+            "extra_until": 1.0,  # share of the updates after which real cases are trained on alone
             "fold": "0",  # the part that is held out; all: one part after the other; none: every case is trained on
             "folds": 5,
             "train_cases": 0,  # train on so many cases of the training folds, drawn by seed; 0: all

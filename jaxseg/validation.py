@@ -190,6 +190,10 @@ def _extra_problems(config: ConfigDict) -> Iterator[str]:
         yield f"data.extra names a folder twice: {', '.join(folders)}; name each once."
     if folders and config.task != "semantic":
         yield f"data.extra holds images with class maps; leave it empty where task={config.task!r}."
+    if not 0 < config.data.extra_until <= 1:
+        yield f"data.extra_until is a share of the updates, above 0 and at most 1, got {config.data.extra_until}."
+    if config.data.extra_until < 1 and (config.train.together or config.ensemble.together):
+        yield "data.extra_until < 1 goes with one training at a time; leave train.together and ensemble.together empty."
     if folders and config.data.previous:
         yield "made images have no class maps of an earlier run; leave data.extra or data.previous out."
 

@@ -348,7 +348,7 @@ def batches(
     cases: Sequence[store.StoredCase],
     *,
     start_step: int,
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float] | Callable[[int], Sequence[float]] | None = None,
     others: Sequence[store.StoredCase] = (),
 ):
     """Host batches from `start_step` on, larger than the patch where augmentation crops; cases drawn by `weights`.

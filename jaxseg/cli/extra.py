@@ -1,7 +1,7 @@
 """data.extra: folders of made images with labels, which are trained on beside the training cases and never scored."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +19,26 @@ FOLDER = ".extra"  # in the prepared data, not listed there; one folder for each
 
 
 class Drawn(NamedTuple):
-    """What batches are drawn of: cases, the weight of each (None: all alike), and what to say of those not real."""
+    """What batches are drawn of.
+
+    Attributes:
+      cases: real ones, then made ones.
+      weights: of each; None: all alike.
+      words: what to say of those that are not real.
+      alone: the weights where made cases are drawn no more; None where there are none.
+    """
 
     cases: Sequence[store.StoredCase]
     weights: Sequence[float] | None
     words: str = ""
+    alone: Sequence[float] | None = None
+
+    def by_step(self, until: float, horizon: int) -> Sequence[float] | Callable[[int], Sequence[float]] | None:
+        """Returns weights for the loader: from the share `until` of the updates on, of real cases alone."""
+        if self.alone is None or until >= 1 or self.weights is None:
+            return self.weights
+        turn, mixed, alone = round(until * horizon), self.weights, self.alone
+        return lambda step: mixed if step < turn else alone
 
 
 def load(config: ConfigDict, real: DataSet) -> tuple[DataSet, ...]:
@@ -94,9 +109,12 @@ def beside(
     others = stored(config, folder) if share else ()
     if not others:
         return Drawn(training, own)
-    weights = loader.beside(np.ones(len(training)) if own is None else own, others=len(others), share=share)
+    real = np.ones(len(training)) if own is None else own
+    weights, alone = (loader.beside(real, others=len(others), share=each).tolist() for each in (share, 0.0))
     words = f" and beside them {len(others)} made ones, {100 * share:g} % of the samples"
-    return Drawn([*training, *others], weights.tolist(), words)
+    if config.data.extra_until < 1:
+        words += f" in the first {100 * config.data.extra_until:g} % of the updates"
+    return Drawn([*training, *others], weights, words, alone)
 
 
 def warn(config: ConfigDict, held_out: Sequence[str]) -> None:

@@ -145,7 +145,8 @@ def _train(config, folder, known, cases, held_out, checkpoints, begin, watch) ->
         checkpoints.save(state, metadata)  # fixes the horizon before anything can be killed
     elif latest < int(state.horizon):
         print(f"resuming at step {latest} of {int(state.horizon)}")
-    host = build.batches(config, drawn.cases, start_step=int(state.step), weights=drawn.weights, others=others)
+    weights = drawn.by_step(config.data.extra_until, int(state.horizon))
+    host = build.batches(config, drawn.cases, start_step=int(state.step), weights=weights, others=others)
     with (
         logging.writer(folder) if processes.is_first() else contextlib.nullcontext(_write_nothing) as write,
         logging.progress(int(state.horizon), start=int(state.step)) as show,

@@ -10,6 +10,7 @@ from jaxseg.data.store import StoredCase
 from jaxseg.typing import Objects, UserError
 
 ENDLESS = 2**40  # steps
+Weights = Sequence[float] | Float[np.ndarray, "N"]  # one a case
 
 
 def batches(
@@ -27,7 +28,7 @@ def batches(
     inner_size: Sequence[int] | None = None,
     transform: Callable[[dict], dict] | None = None,
     threads: int = 4,
-    weights: Sequence[float] | Float[np.ndarray, "N"] | None = None,
+    weights: Weights | Callable[[int], Weights] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields this host's rows of the global batches start_step, start_step + 1, ..., steps - 1.
 
@@ -50,7 +51,8 @@ def batches(
       transform: applied to each batch of numpy arrays.
       threads: patches read at a time.
       weights: one a case, not negative: cases are drawn in proportion to them (boosting), and never with weight 0.
-        Their sum is free. None draws uniformly; equal weights do so too, but with other random numbers.
+        Their sum is free. None draws uniformly; equal weights do so too, but with other random numbers. Or a function
+        that gives them for a step, so that they change in the course of a training.
 
     Returns:
       Iterator of dict(image (B, *patch, C) float32, label (B, *patch) int32, index (B,) int32), B the rows of this host
@@ -65,7 +67,7 @@ def batches(
     size = tuple(int(value) for value in patch_size)
     inner = size if inner_size is None else tuple(int(value) for value in inner_size)
     _check(cases, size, inner, batch_size, seed, process_count, ndim)
-    shares = None if weights is None else _shares(weights, len(cases))
+    shares_at = _by_step(weights, len(cases))
     stop = ENDLESS if steps is None else steps
     cases = tuple(cases)
     local = batch_size // process_count
@@ -77,7 +79,7 @@ def batches(
         row += process_index * local
         forced = patches.is_forced(row, batch_size=batch_size, foreground=foreground)
         rng = np.random.default_rng((seed, step, row))
-        case, drawn = draw(rng, cases, size, inner=inner, forced=forced, weights=shares)
+        case, drawn = draw(rng, cases, size, inner=inner, forced=forced, weights=shares_at(step))
         drawn = {**drawn, "index": np.asarray(row, np.int32)}
         return drawn if case.objects is None else {**drawn, **_padded(case.objects, most)}
 
@@ -155,6 +157,16 @@ def _iterate(
             yield batch if transform is None else transform(batch)
     finally:
         iterator.close()
+
+
+def _by_step(
+    weights: Weights | Callable[[int], Weights] | None, count: int
+) -> Callable[[int], Float[np.ndarray, "N"] | None]:
+    """Returns `step -> probabilities`; weights that do not change are checked at once."""
+    if callable(weights):
+        return lambda step: _shares(weights(step), count)
+    shares = None if weights is None else _shares(weights, count)
+    return lambda step: shares
 
 
 def _shares(weights: Sequence[float] | Float[np.ndarray, "N"], count: int) -> Float[np.ndarray, "N"]:

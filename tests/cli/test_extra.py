@@ -207,3 +207,11 @@ def test_what_does_not_fit_is_told_before_anything_is_prepared(root, places, tmp
         with pytest.raises(UserError, match=words):
             prepare.ensure(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_real_cases_are_alone_after_a_share_of_the_updates():
+    drawn = extra.Drawn(["real", "made"], [0.5, 0.5], alone=[1.0, 0.0])
+    weights = drawn.by_step(0.7, 10)
+    assert [weights(step) for step in (0, 6, 7, 9)] == [[0.5, 0.5], [0.5, 0.5], [1.0, 0.0], [1.0, 0.0]]
+    assert drawn.by_step(1.0, 10) == [0.5, 0.5]  # to the end
+    assert extra.Drawn(["real"], None).by_step(0.7, 10) is None  # there are none

@@ -237,6 +237,20 @@ def test_weight_zero_is_never_drawn(cases):
         assert (batch["image"].max((1, 2, 3, 4)) <= 6 * 11 * 7).all()
 
 
+def test_weights_may_change_from_step_to_step(cases):
+    """Patches as large as the first case: the largest number in them tells the cases apart; a resume goes on alike."""
+    options = {**OPTIONS, "patch_size": (9, 8, 14), "steps": 5}
+
+    def largest(**more):
+        batches = loader.batches(cases, **options, weights=lambda step: [0, 1] if step < 2 else [1, 0], **more)
+        return [batch["image"].max((1, 2, 3, 4)).astype(int).tolist() for batch in batches]
+
+    found = largest()
+    assert [all(value == 9 * 8 * 14 for value in values) for values in found] == [False, False, True, True, True]
+    assert not any(value == 9 * 8 * 14 for values in found[:2] for value in values)
+    assert largest(start_step=1) == found[1:]
+
+
 def test_weights_count_by_their_ratios_on_any_number_of_hosts(cases):
     whole = loader.batches(cases, **OPTIONS, weights=[0.25, 0.75])
     parts = [loader.batches(cases, **OPTIONS, process_index=i, process_count=2, weights=[1, 3]) for i in range(2)]

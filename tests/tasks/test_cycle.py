@@ -42,10 +42,16 @@ def images(count=2, *, seed=0):
     return jax.tree.map(jnp.float32, batch) | {"index": jnp.arange(count, dtype=jnp.int32)}, high[0], high[1]
 
 
+def begun(task, batch):
+    """(parameters, the rest), after a first lesson of the judges, so that they have a say."""
+    params, extra = task.init(KEY, batch["image"][:1])
+    return params, {**extra, JUDGED: jnp.int32(1)}
+
+
 def test_generators_that_change_nothing_err_nowhere():
     batch, _, _ = images()
     task = unpaired()
-    params, extra = task.init(KEY, batch["image"][:1])
+    params, extra = begun(task, batch)
     value, (figures, _) = task.losses[GENERATOR](params, extra, batch, KEY)
     assert float(figures["error/cycle"]) == float(figures["error/identity"]) == 0.0
     assert float(value) == float(figures["loss/generator"]) == pytest.approx(float(figures["loss/adversarial"]))
@@ -59,7 +65,7 @@ def test_there_and_back_and_identity_by_hand():
     batch, source, target = images()
     there, back = 0.5, 0.8
     task = unpaired(gains=(there, back), cycle=tasks.Cycle(cycle=4.0, identity=0.25, pool=0))
-    params, extra = task.init(KEY, batch["image"][:1])
+    params, extra = begun(task, batch)
     value, (figures, after) = task.losses[GENERATOR](params, extra, batch, KEY)
     cycle = (1 - there * back) * (source.mean() + target.mean())  # the sum of both sides
     identity = (1 - there) * target.mean() + (1 - back) * source.mean()
@@ -102,7 +108,7 @@ def test_sides_of_unequal_channels_have_no_identity():
 def test_each_side_has_a_judge_of_its_own():
     batch, source, target = images()
     task = unpaired(gains=(0.5, 0.8), cycle=tasks.Cycle(cycle=0.0, identity=0.0, pool=0))
-    params, extra = task.init(KEY, batch["image"][:1])
+    params, extra = begun(task, batch)
     numbers = {"source": (0.1, 0.2), "target": (-0.3, 0.4)}
     params[DISCRIMINATOR] = {
         side: {"weight": jnp.float32(weight), "bias": jnp.float32(bias)} for side, (weight, bias) in numbers.items()
@@ -148,7 +154,7 @@ def test_the_pool_changes_in_the_judges_loss_alone_as_replayed_by_hand():
     judge = rivals.Judge()
     task = unpaired(gains=(0.5, 0.8), judge=judge)
     batch, _, _ = images()
-    params, extra = task.init(KEY, batch["image"][:1])
+    params, extra = begun(task, batch)
     pools = {side: (np.zeros((3, 4, 6, 1), np.float32), 0) for side in ("target", "source")}
     swapped = 0
     for turn in range(4):
@@ -158,7 +164,7 @@ def test_the_pool_changes_in_the_judges_loss_alone_as_replayed_by_hand():
         assert same[POOL] is extra[POOL] and same[DISCRIMINATOR] is extra[DISCRIMINATOR]
         judge.shown.clear()
         _, (_, after) = task.losses[DISCRIMINATOR](params, extra, batch, key)
-        assert after[GENERATOR] is extra[GENERATOR] and int(after[JUDGED]) == turn + 1
+        assert after[GENERATOR] is extra[GENERATOR] and int(after[JUDGED]) == turn + 2
         made = {"target": 0.5 * source[..., None], "source": 0.8 * target[..., None]}
         true = {"target": target[..., None], "source": source[..., None]}
         for number, side in enumerate(("target", "source")):
@@ -175,7 +181,7 @@ def test_the_pool_changes_in_the_judges_loss_alone_as_replayed_by_hand():
 def test_only_whose_loss_it_is_learns():
     batch, _, _ = images()
     task = unpaired(gains=(0.5, 0.8), rules=Rules(loss="logistic"))
-    params, extra = task.init(KEY, batch["image"][:1])
+    params, extra = begun(task, batch)
 
     def value(params, group):
         return task.losses[group](params, extra, batch, KEY)[0]

@@ -10,6 +10,7 @@ LOSSES = ("hinge", "least_squares", "logistic", "relativistic")
 NOT_NEGATIVE = (
     "weight", "start", "pixel", "feature_matching", "perceptual", "cycle", "identity", "pool", "gradient_penalty",
 )  # fmt: skip
+RECIPES = ("nnunet", "light", "em", "fundus")  # of augmentation
 GENERATORS = ("spade", "pix2pix", "resnet_generator", "super_resolution")
 
 
@@ -54,6 +55,11 @@ def _critic_problems(config: ConfigDict) -> Iterator[str]:
 def _maker_problems(config: ConfigDict) -> Iterator[str]:
     if config.ensemble.kind or config.data.fold == "all":
         yield f"task = {config.task!r} trains one network on one fold; leave ensemble.kind empty, data.fold a number."
+    if config.augment in RECIPES:
+        yield (
+            f"augment = {config.augment!r} changes intensities, and images would be made that way; set it to mirror, "
+            "rotate_scale or none."
+        )
     if config.data.previous:
         yield "data.previous is for semantic tasks; leave it out where images are made."
     if config.data.spacing != "keep":

@@ -36,6 +36,7 @@ MAY_CHANGE = (
     "data.store",
     "init.path",
     "translation.other.root",
+    "adversarial.network",
 )
 OF_PROCESS = ("marker", "parallel.process", "data.patch_size")
 FIXED = ("train.dtype", "train.sync_batch_norm")

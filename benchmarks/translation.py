@@ -47,7 +47,7 @@ KINDS = {
     "pairs (pix2pix)": ["--config=configs/translation_t1_t2.py", "--config.model.n_downs=3"],
     "no pairs (CycleGAN)": [
         "--config=configs/translation_t1_t2.py:unpaired", "--config.model.downs=1", "--config.model.blocks=3",
-        "--config.optim.lr=4e-4",
+        "--config.optim.lr=4e-4", "--config.adversarial.identity=0.0",  # the contrasts are inverse: nothing to leave
     ],
 }  # fmt: skip
 

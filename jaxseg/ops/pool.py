@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +36,7 @@ def max_pool(
     """
     x = jnp.asarray(x)
     if strides is None and padding == 0:
-        return _pool(x, window, jnp.max)
+        return _largest(x, _dividing(window, x.shape[1:-1]))
     size = x.shape[1:-1]
     window = _per_axis(window, size, "window")
     strides = window if strides is None else _per_axis(strides, size, "strides")
@@ -105,18 +105,26 @@ def average_pool(x: Float[Array | np.ndarray, "B *S C"], window: int | Sequence[
     Raises:
       ValueError: the window does not divide the image's size.
     """
-    return _pool(jnp.asarray(x), window, _mean)
-
-
-def _mean(x: Array, axis: tuple[int, ...]) -> Array:
-    return jnp.mean(x, axis=axis, dtype=jnp.promote_types(x.dtype, jnp.float32)).astype(x.dtype)
-
-
-def _pool(x: Array, window: int | Sequence[int], reduce: Callable) -> Array:
+    x = jnp.asarray(x)
     steps = _dividing(window, x.shape[1:-1])
     if set(steps) == {1}:
         return x
-    return reduce(_split(x, steps), axis=tuple(range(2, 2 + 2 * len(steps), 2)))
+    axes = tuple(range(2, 2 + 2 * len(steps), 2))
+    return jnp.mean(_split(x, steps), axis=axes, dtype=jnp.promote_types(x.dtype, jnp.float32)).astype(x.dtype)
+
+
+def _largest(x: Array, steps: Sequence[int]) -> Array:
+    """One axis after the other, by maxima of pairs.
+
+    Not by `jnp.max`: its gradient divides by how many cells equal the maximum, and where the compiler computes the
+    cells twice, once rounded otherwise, none does.
+    """
+    for axis, step in enumerate(steps, start=1):
+        if step == 1:
+            continue
+        parts = [lax.slice_in_dim(x, start, None, step, axis) for start in range(step)]
+        x = functools.reduce(jnp.maximum, parts)
+    return x
 
 
 def _split(x: Array, window: Sequence[int]) -> Array:

@@ -246,8 +246,9 @@ def test_devices_together_do_as_one():
         functools.partial(run, axis_name="batch"), axis_name="batch", in_axes=(None, 0, None), out_axes=None
     )
     two, theirs = jax.jit(mapped)(state, parts, KEY)
+    # a relativistic loss does not see the judge's bias, whose gradient is 0 but for the rounding of sums of order one
     for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(two)):
-        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-6)
     # spread is measured on each device's own images, and shares are against its own mean
     for name in set(figures) - {"diversity", "accuracy/real", "accuracy/fake"}:
         np.testing.assert_allclose(figures[name], theirs[name], rtol=1e-5, atol=1e-7)

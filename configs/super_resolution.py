@@ -9,7 +9,7 @@
 
 Training scans lose resolution as a scanner of fewer samples would see them (k-space truncation, or "gaussian": a slice
 profile); the network learns the way back. First by pixels alone; `:adversarial` goes on with a discriminator beside it,
-which sharpens and costs PSNR. What was measured stands in docs/generation.md.
+which sharpens and costs PSNR. What was measured stands in docs/generation.md; `:through_plane` was not.
 """
 
 from jaxseg.config import base_config, parse_arg

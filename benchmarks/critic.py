@@ -16,8 +16,8 @@ import time
 import numpy as np
 from absl import app, flags
 
+from benchmarks import paired
 from jaxseg import metrics
-from jaxseg.evaluate import files
 
 ROOT = flags.DEFINE_string("root", None, "Folder of the data set.", required=True)
 OUTPUT = flags.DEFINE_string("output", "runs/critic", "Where the runs go.")
@@ -44,7 +44,7 @@ COMMON = [
 
 def folder(name: str, seed: int) -> pathlib.Path:
     """Where one run lies."""
-    return pathlib.Path(OUTPUT.value) / f"{''.join(letter if letter.isalnum() else '_' for letter in name)}_{seed}"
+    return pathlib.Path(OUTPUT.value) / f"{paired.short(name)}_{seed}"
 
 
 def run(name: str, seed: int) -> None:
@@ -63,18 +63,6 @@ def run(name: str, seed: int) -> None:
     print(f"{place.name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def dice_of(name: str, seed: int) -> dict[tuple[str, str], float]:
-    """(case, class) -> Dice of a run."""
-    rows = files.read_cases(folder(name, seed) / files.FOLDER / files.CASES)
-    return {(row["case"], row["class"]): float(row["dice"]) for row in rows}
-
-
-def average(name: str) -> list[dict]:
-    """Rows of every case with the mean Dice of the seeds."""
-    runs = [dice_of(name, seed) for seed in range(SEEDS.value)]
-    return [{"case": c, "class": k, "dice": float(np.mean([one[c, k] for one in runs]))} for c, k in runs[0]]
-
-
 def main(_) -> None:
     """Runs what is missing, then prints the table."""
     for seed in range(SEEDS.value):
@@ -82,9 +70,10 @@ def main(_) -> None:
             run(name, seed)
     print("\n| arm | Dice of membranes | against no critic (95 % interval) | seconds |\n|" + " --- |" * 4)
     for name in ARMS:
-        dice = [np.mean(list(dice_of(name, seed).values())) for seed in range(SEEDS.value)]
-        paired = metrics.compare(average(BASE), average(name))
-        against = f"{paired['mean_difference']:+.4f} ({paired['low']:+.4f} to {paired['high']:+.4f})"
+        base, own = ([folder(each, seed) for seed in range(SEEDS.value)] for each in (BASE, name))
+        dice = [np.mean(list(paired.dice_of(run).values())) for run in own]
+        gap = metrics.compare(paired.average(base), paired.average(own))
+        against = f"{gap['mean_difference']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
         seconds = [json.loads((folder(name, seed) / "seconds.json").read_text()) for seed in range(SEEDS.value)]
         shown = "" if name == BASE else against
         print(f"| {name} | {np.mean(dice):.4f} ± {np.std(dice, ddof=1):.4f} | {shown} | {np.mean(seconds):.0f} |")

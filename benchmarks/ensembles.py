@@ -20,6 +20,7 @@ import time
 import numpy as np
 from absl import app, flags
 
+from benchmarks import paired
 from jaxseg import metrics
 from jaxseg.evaluate import files
 
@@ -76,8 +77,7 @@ def arms() -> dict[str, tuple[int, int, list[str]]]:
 
 def folder_of(name: str, seed: int) -> pathlib.Path:
     """Where one run lies."""
-    short = "".join(letter if letter.isalnum() else "_" for letter in name)
-    return pathlib.Path(OUTPUT.value) / f"{short}_{seed}"
+    return pathlib.Path(OUTPUT.value) / f"{paired.short(name)}_{seed}"
 
 
 def run(name: str, seed: int, updates: int, options: list[str]) -> None:
@@ -99,25 +99,14 @@ def run(name: str, seed: int, updates: int, options: list[str]) -> None:
     print(f"{folder.name}: {seconds:.0f} s, Dice {np.mean(list(dice_of(name, seed).values())):.4f}", flush=True)
 
 
-def rows_of(name: str, seed: int) -> list[dict]:
-    """The scores of a run."""
-    return files.read_cases(folder_of(name, seed) / files.FOLDER / files.CASES)
-
-
 def dice_of(name: str, seed: int) -> dict[tuple[str, str], float]:
-    """(case, class) -> Dice of a run; what is on neither side is left out."""
-    found = {(row["case"], row["class"]): float(row["dice"]) for row in rows_of(name, seed)}
-    return {key: value for key, value in found.items() if np.isfinite(value)}
+    """(case, class) -> Dice of a run."""
+    return paired.dice_of(folder_of(name, seed))
 
 
 def average(name: str) -> list[dict]:
     """Rows of every case and class with the mean Dice of the seeds."""
-    runs = [dice_of(name, seed) for seed in range(SEEDS.value)]
-    return [
-        {"case": case, "class": label, "dice": float(np.mean([one[case, label] for one in runs]))}
-        for case, label in runs[0]
-        if all((case, label) in one for one in runs)
-    ]
+    return paired.average([folder_of(name, seed) for seed in range(SEEDS.value)])
 
 
 def main(_) -> None:
@@ -130,8 +119,8 @@ def main(_) -> None:
     base = average("one network")
     for name, (_, total, _) in chosen.items():
         dice = [float(np.mean(list(dice_of(name, seed).values()))) for seed in range(SEEDS.value)]
-        paired = metrics.compare(base, average(name))
-        difference = f"{paired['mean_difference']:+.4f} ({paired['low']:+.4f} to {paired['high']:+.4f})"
+        gap = metrics.compare(base, average(name))
+        difference = f"{gap['mean_difference']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
         places = [folder_of(name, seed) for seed in range(SEEDS.value)]
         errors = [json.loads((place / files.FOLDER / "certainty.json").read_text())["ece"] for place in places]
         seconds = [json.loads((place / "seconds.json").read_text()) for place in places]

@@ -18,8 +18,8 @@ import time
 import numpy as np
 from absl import app, flags
 
+from benchmarks import paired
 from jaxseg import metrics
-from jaxseg.evaluate import files
 
 ROOT = flags.DEFINE_string("root", None, "Folder of the data set.", required=True)
 OUTPUT = flags.DEFINE_string("output", "runs/synthesis", "Where the runs go.")
@@ -30,15 +30,7 @@ GENERATOR_STEPS = flags.DEFINE_integer("generator_steps", 1200, "Updates of a ge
 MADE = flags.DEFINE_integer("made", 300, "Images that a generator makes.")
 
 STRONG = "--config.augment=rotate_scale|brightness|gamma"
-SEGMENTATION = [
-    "--config=configs/unet3d_hippocampus.py", "--config.model.ndim=2", "--config.data.patch_size=(40,32)",
-    "--config.data.batch_size=16", "--config.model.convs=(2,2,2)", "--config.model.decoder_convs=(2,2)",
-    "--config.optim.ema=0.0", "--config.data.foreground=0.5", "--config.predict.batch_size=32",
-    "--config.model.features=(8,16,32)", "--config.model.deep_supervision=False", "--config.predict.tta=False",
-    "--config.predict.checkpoint=latest", "--config.train.eval_cases=1", "--config.evaluate.overlays=2",
-    "--config.evaluate.surfaces=False", "--config.optim.warmup_steps=10", "--config.data.normalize=zscore",
-    "--config.data.crop=False",
-]  # fmt: skip
+SEGMENTATION = [*paired.HIPPOCAMPUS_SLICES, "--config.optim.warmup_steps=10"]
 BASE = "real, augmented"
 PERCEPTUAL = 2.0
 # Arm -> (share of made images, flags)
@@ -52,8 +44,7 @@ ARMS: dict[str, tuple[float, list[str]]] = {
 
 def folder(name: str, number: int, seed: int) -> pathlib.Path:
     """Where one run lies."""
-    short = "".join(letter if letter.isalnum() else "_" for letter in name)
-    return pathlib.Path(OUTPUT.value) / f"{short}_{number}_{seed}"
+    return pathlib.Path(OUTPUT.value) / f"{paired.short(name)}_{number}_{seed}"
 
 
 def launch(place: pathlib.Path, *options: str) -> None:
@@ -110,22 +101,6 @@ def run(number: int, seed: int, judge: pathlib.Path) -> None:
         segment(place, updates, number, seed, *options, *extra)
 
 
-def dice_of(name: str, number: int, seed: int) -> dict[tuple[str, str], float]:
-    """(case, class) -> Dice of a run."""
-    rows = files.read_cases(folder(name, number, seed) / files.FOLDER / files.CASES)
-    found = {(row["case"], row["class"]): float(row["dice"]) for row in rows}
-    return {key: value for key, value in found.items() if np.isfinite(value)}
-
-
-def average(name: str, number: int, seeds: list[int]) -> list[dict]:
-    """Rows of every case and class with the mean Dice of the seeds."""
-    runs = [dice_of(name, number, seed) for seed in seeds]
-    return [
-        {"case": case, "class": label, "dice": float(np.mean([one[case, label] for one in runs]))}
-        for case, label in runs[0]
-    ]
-
-
 def table() -> None:
     """Prints what is finished."""
     print("\n| real cases | arm | seeds | Dice | against real, augmented (95 % interval) |\n|" + " --- |" * 5)
@@ -138,9 +113,10 @@ def table() -> None:
             ]
             if not done:
                 continue
-            dice = [np.mean(list(dice_of(name, number, seed).values())) for seed in done]
-            paired = metrics.compare(average(BASE, number, done), average(name, number, done))
-            against = f"{paired['mean_difference']:+.4f} ({paired['low']:+.4f} to {paired['high']:+.4f})"
+            dice = [np.mean(list(paired.dice_of(folder(name, number, seed)).values())) for seed in done]
+            base, own = (paired.average([folder(each, number, seed) for seed in done]) for each in (BASE, name))
+            gap = metrics.compare(base, own)
+            against = f"{gap['mean_difference']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
             spread = f"{np.mean(dice):.4f} ± {np.std(dice, ddof=1):.4f}" if len(dice) > 1 else f"{dice[0]:.4f}"
             print(f"| {number} | {name} | {len(done)} | {spread} | {'' if name == BASE else against} |")
     print("\n| real cases | made images keep their labels: mean Dice of each seed |\n| --- | --- |")

@@ -20,6 +20,7 @@ import numpy as np
 import scipy.ndimage
 from absl import app, flags
 
+from benchmarks import paired
 from jaxseg import metrics
 from jaxseg.evaluate import files
 
@@ -29,13 +30,7 @@ CASES = flags.DEFINE_integer("cases", 100, "Scans to use.")
 STEPS = flags.DEFINE_integer("steps", 1200, "Updates of a translation.")
 
 SEGMENTATION = [
-    "--config=configs/unet3d_hippocampus.py", "--config.model.ndim=2", "--config.data.patch_size=(40,32)",
-    "--config.data.batch_size=16", "--config.model.convs=(2,2,2)", "--config.model.decoder_convs=(2,2)",
-    "--config.optim.ema=0.0", "--config.data.foreground=0.5", "--config.predict.batch_size=32",
-    "--config.model.features=(8,16,32)", "--config.model.deep_supervision=False", "--config.predict.tta=False",
-    "--config.predict.checkpoint=latest", "--config.train.eval_cases=1", "--config.evaluate.overlays=2",
-    "--config.evaluate.surfaces=False", "--config.data.normalize=zscore", "--config.data.crop=False",
-    "--config.augment=rotate_scale|brightness|gamma", "--config.train.eval_steps=1500",
+    *paired.HIPPOCAMPUS_SLICES, "--config.augment=rotate_scale|brightness|gamma", "--config.train.eval_steps=1500",
 ]  # fmt: skip
 TRANSLATION = [
     "--config.translation.target=('simulated',)",
@@ -124,7 +119,7 @@ def main(_) -> None:
         launch("--mode=predict", f"--workdir={run}", f"--input={source}", f"--output={made}", "--overwrite")
         inputs[f"translated, {name}"] = made
     for name, folder in inputs.items():
-        score = out / ("score_" + "".join(letter if letter.isalnum() else "_" for letter in name))
+        score = out / f"score_{paired.short(name)}"
         chosen, truth = score.with_suffix(".images"), score.with_suffix(".labels")
         for place, origin in ((chosen, folder), (truth, target / "labelsTr")):
             place.mkdir(exist_ok=True)
@@ -136,9 +131,8 @@ def main(_) -> None:
     base = next(iter(shown.values()))
     for name, rows in shown.items():
         mean = np.nanmean([float(row["dice"]) for row in rows])
-        paired = metrics.compare(base, rows)
-        gap = paired["mean_difference"]
-        against = f"{gap:+.3f} ({paired['low']:+.3f} to {paired['high']:+.3f})"
+        gap = metrics.compare(base, rows)
+        against = f"{gap['mean_difference']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
         print(f"| {name} | {mean:.3f} | {against if rows is not base else ''} |")
     print("\nImage quality: evaluation/summary.json of each translation; its command prints the table.")
 

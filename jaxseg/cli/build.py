@@ -253,7 +253,7 @@ def optimizers(config: ConfigDict) -> dict:
     network, *judges = images.groups(config)
     return {
         network: make(last=factors),
-        **{name: make(last=optim.scale(config.adversarial.rate_factor)) for name in judges},
+        **{name: make(last=optim.parameter_factors([("", config.adversarial.rate_factor)])) for name in judges},
     }
 
 

@@ -32,10 +32,7 @@ def _load(folder: str) -> Callable[[Float[Array, "B *S C"]], list[Array]]:
     place = paths.path(folder)
     config, record = workdir.stored_config(place), workdir.record(place)
     _check(folder, config.task, record)
-    known = build.stored_facts(record)
-    config.data.patch_size = tuple(record.get("patch_size", config.data.patch_size))
-    task = build.task(config, known)
-    restored = inference.restore(place, config, build.state_shapes(config, known, task))
+    _, known, _, restored = inference.open_run(place, config)
     variables = states.inference_variables(restored.state)
     own = {"params": variables["params"][images.MODEL], **variables["extra"].get(images.MODEL, {})}
     network = build.model(config, known)

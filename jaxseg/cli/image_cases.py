@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from jaxseg import config as configs
 from jaxseg import metrics, ops, paths, predict, viz
 from jaxseg.cli import build, images
-from jaxseg.data import store, value_range, writers
-from jaxseg.tasks.images import one_hot, style_length
+from jaxseg.data import made, store, writers
+from jaxseg.tasks import Intensities
+from jaxseg.tasks.images import style_length
 from jaxseg.train import collapse, parallel, processes
 from jaxseg.train import state as states
 from jaxseg.typing import Task
@@ -82,15 +83,9 @@ def read(case: store.StoredCase) -> tuple[np.ndarray, np.ndarray]:
 def maker(config: ConfigDict, known: build.Facts, task: Task) -> Callable[[Any, np.ndarray, np.ndarray], Made]:
     """Returns `(variables, image, label) -> Made` of a prepared case, by the config's windows."""
     apply = jax.jit(task.predict)
-    coding = functools.partial(_encoded, kinds=images.kinds(config, known.channels), clip=config.adversarial.clip)
+    coding = images.intensities(config, known.channels)
     given, target = images.source(config, known.channels), images.target(config, known.channels)
-    theirs = (
-        coding
-        if not images.has_other(config)
-        else functools.partial(
-            _encoded, kinds=images.kinds(config, config.translation.target), clip=config.adversarial.clip
-        )
-    )
+    theirs = images.target_coding(config, known.channels)
     options = window_options(config, known)
 
     def run(variables: Any, image: np.ndarray) -> np.ndarray:
@@ -98,17 +93,16 @@ def maker(config: ConfigDict, known: build.Facts, task: Task) -> Callable[[Any, 
 
     def translated(variables: Any, image: np.ndarray, label: np.ndarray) -> Made:
         shown = image[..., list(given)]
-        made = theirs(run(variables, shown), channels=target)
-        true = coding(image[..., list(target)], channels=target) if has_truth(config) else None
-        return Made(coding(shown, channels=given), made, true)
+        true = encoded(theirs, image[..., list(target)]) if has_truth(config) else None
+        return Made(encoded(coding.of(given), shown), encoded(theirs, run(variables, shown)), true)
 
     def enlarged(variables: Any, image: np.ndarray, label: np.ndarray) -> Made:
         low, high = lowered(config, known, image)
-        return Made(coding(low), coding(run(variables, low)), coding(high))
+        return Made(*(encoded(coding, each) for each in (low, run(variables, low), high)))
 
     def synthesised(variables: Any, image: np.ndarray, label: np.ndarray) -> Made:
-        made = from_labels(config, known, build.device_predict(apply, variables), label, seed=STYLE_SEED)
-        return Made(label, coding(made), coding(image))
+        shown = from_labels(config, known, build.device_predict(apply, variables), label, seed=STYLE_SEED)
+        return Made(label, encoded(coding, shown), encoded(coding, image))
 
     return {"translation": translated, "super_resolution": enlarged, "synthesis": synthesised}[config.task]
 
@@ -137,23 +131,18 @@ def lowered(config: ConfigDict, known: build.Facts, image: np.ndarray) -> tuple[
 def from_labels(
     config: ConfigDict, known: build.Facts, predict_fn: Callable, label: np.ndarray, *, seed: int
 ) -> np.ndarray:
-    """Returns the normalised image `(*S, C)` of a label map; of volumes slice by slice where the generator is 2D.
-
-    The map is padded with background to what the generator divides by, and the image cropped back.
-    """
-    network = build.model(config, known)
-    ndim, step = configs.ndim_of(config), build.divisor(config, known)
-    maps = label if label.ndim > ndim else label[None]
-    sizes = predict.whole_window(maps.shape[1:], step)
-    padded = np.zeros((len(maps), *sizes), np.int32)
-    inside = tuple(slice(size) for size in maps.shape[1:])
-    padded[(slice(None), *inside)] = maps  # IGNORE shows no class, as in training
+    """Returns the normalised image `(*S, C)` of a label map; of volumes slice by slice where the generator is 2D."""
+    network, ndim = build.model(config, known), configs.ndim_of(config)
     style = np.random.default_rng(seed).standard_normal((1, style_length(network))).astype(np.float32)
-    made = [
-        np.asarray(predict_fn((one_hot(jnp.asarray(one[None]), len(known.classes)), jnp.asarray(style))))[0][inside]
-        for one in padded
-    ]
-    return np.stack(made) if label.ndim > ndim else made[0]
+    one = functools.partial(
+        made.image_of,
+        lambda segmentation, style: predict_fn((segmentation, style)),
+        style=style,
+        num_classes=len(known.classes),
+        divisor=build.divisor(config, known),
+        source="a case",
+    )
+    return np.stack([one(label=each) for each in label]) if label.ndim > ndim else one(label=label)
 
 
 def watched(write: Callable[[int, dict], None], config: ConfigDict, folder: paths.Path) -> Callable[[int, dict], None]:
@@ -174,11 +163,9 @@ def watched(write: Callable[[int, dict], None], config: ConfigDict, folder: path
     return write_and_watch
 
 
-def _encoded(
-    image: np.ndarray, *, kinds: Sequence[str], clip: float, channels: Sequence[int] | None = None
-) -> np.ndarray:
-    chosen = kinds if channels is None else [kinds[place] for place in channels]
-    return np.asarray(value_range.encode(image, chosen, clip=clip))
+def encoded(coding: Intensities, image: np.ndarray) -> np.ndarray:
+    """Normalised intensities from -1 to 1, on the host."""
+    return np.asarray(coding.encode(jnp.asarray(image)))
 
 
 def _draw(config, known, look: Callable, cases: Sequence[store.StoredCase], folder: paths.Path, step: int) -> None:

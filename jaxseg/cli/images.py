@@ -121,6 +121,12 @@ def intensities(config: ConfigDict, channels: Sequence[str]) -> tasks.Intensitie
     return tasks.Intensities(kinds(config, channels), config.adversarial.clip)
 
 
+def target_coding(config: ConfigDict, channels: Sequence[str]) -> tasks.Intensities:
+    """How the images that are made are encoded."""
+    own = intensities(config, config.translation.target if has_other(config) else channels)
+    return own.of(target(config, channels))
+
+
 def generator(config: ConfigDict, channels: Sequence[str], *, made: int | None = None, **fields: Any) -> Any:
     """Returns the Flax module that makes images of `made` channels (None: of the target's)."""
     own = {**config.model.to_dict(), **fields}

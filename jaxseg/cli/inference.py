@@ -189,6 +189,29 @@ def check_data(folder: paths.Path, found: build.Facts, known: build.Facts) -> No
         )
 
 
+class Opened(NamedTuple):
+    """A workdir's record, what it knows of the data, its task and the checkpoint that its config names."""
+
+    record: dict[str, Any]
+    known: build.Facts
+    task: Task
+    restored: checkpoint.Restored
+
+
+def open_run(folder: paths.Path, config: ConfigDict) -> Opened:
+    """Restores a trained workdir, whatever its task; `config.data.patch_size` becomes what it came to.
+
+    Raises:
+      UserError: there is no trained network.
+    """
+    cache.enable()
+    record = workdir.record(folder)
+    known = _known(folder, record)
+    config.data.patch_size = tuple(record.get("patch_size", config.data.patch_size))
+    task = build.task(config, known)
+    return Opened(record, known, task, restore(folder, config, build.state_shapes(config, known, task)))
+
+
 def _restore(folder: paths.Path, config: ConfigDict, task: Task, known: build.Facts) -> checkpoint.Restored:
     """Reads the parameters of a workdir whose data must be like that of the first."""
     found = _known(folder, workdir.record(folder))

@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 from jaxseg import config as configs
 from jaxseg import evaluate as evaluation
 from jaxseg import metrics, ops, paths, predict
-from jaxseg.cli import build, cache, features, image_cases, images, inference, workdir
+from jaxseg.cli import build, features, image_cases, images, inference, workdir
 from jaxseg.data import fingerprint, preprocess, store
 from jaxseg.data.datasets import inputs
 from jaxseg.evaluate import image_quality, image_report, set_quality
-from jaxseg.train import checkpoint, logging, processes
+from jaxseg.train import logging, processes
 from jaxseg.train import state as states
 from jaxseg.typing import Task, UserError
 
@@ -43,17 +43,10 @@ def load(arguments: workdir.Arguments) -> Maker:
     Raises:
       UserError: the workdir holds none, or further workdirs are named.
     """
-    config, folder = arguments.config, arguments.workdir
     if arguments.average:
         raise UserError("--average averages class maps; images of several runs would blur into each other.")
-    record = workdir.record(folder)
-    if "dataset" not in record or not (folder / checkpoint.FOLDER).exists():
-        raise UserError(f"{folder} holds no trained network; run --mode train with this --workdir first.")
-    cache.enable()
-    known = build.stored_facts(record)
-    config.data.patch_size = tuple(record.get("patch_size", config.data.patch_size))
-    task = build.task(config, known)
-    restored = inference.restore(folder, config, build.state_shapes(config, known, task))
+    config = arguments.config
+    record, known, task, restored = inference.open_run(arguments.workdir, config)
     return Maker(config, record, known, task, states.inference_variables(restored.state), restored.step)
 
 
@@ -139,14 +132,14 @@ def _inside(maker: Maker, image: np.ndarray) -> np.ndarray | None:
 def _reference(maker: Maker, training: Sequence[store.StoredCase]) -> np.ndarray | None:
     """Returns values `(N, C)` of some training images of the target contrast, encoded."""
     target = images.target(maker.config, maker.known.channels)
-    coding = images.intensities(maker.config, maker.known.channels).of(target)
     values = []
     for case in training[:REFERENCES]:
         image, _ = image_cases.read(case)
         mask = _inside(maker, image)
         chosen = image[..., list(target)]
         values.append(chosen.reshape(-1, len(target)) if mask is None else chosen[mask])
-    return np.asarray(coding.encode(jnp.asarray(np.concatenate(values))))
+    coding = images.target_coding(maker.config, maker.known.channels)
+    return image_cases.encoded(coding, np.concatenate(values))
 
 
 def _matched(found: image_cases.Made, reference: np.ndarray | None, mask: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -57,8 +57,9 @@ def _ensure(config: ConfigDict, folder: paths.Path) -> tuple[DataSet, dict[str, 
     patch = build.patch_size(config, known, cases)
     facts = {"patch_size": patch, "dataset": known._asdict(), "settings": settings._asdict(), "store": str(target)}
     if config.task == "translation":
-        shown = (dataset, settings) if other is None else _prepare_other(*other, target)
-        facts["intensities"] = images.target_intensities(config, *shown)
+        shown, new = ((dataset, settings), summary) if other is None else _prepare_other(*other, target)
+        known_before = None if new.written else _stored(folder).get("intensities")  # else up to 50 cases are read
+        facts["intensities"] = known_before or images.target_intensities(config, *shown)
     if made:
         facts["extra"] = extra.prepare(config, folder, made, settings)
     return dataset, _save(config, folder, facts)
@@ -83,12 +84,14 @@ def _other(config: ConfigDict) -> tuple[ConfigDict, DataSet] | None:
     return own, dataset
 
 
-def _prepare_other(own: ConfigDict, dataset: DataSet, beside: paths.Path) -> tuple[DataSet, preprocess.Settings]:
+def _prepare_other(
+    own: ConfigDict, dataset: DataSet, beside: paths.Path
+) -> tuple[tuple[DataSet, preprocess.Settings], store.Summary]:
     target = images.other_folder(beside)
     settings = _settings(own, dataset, target)
     summary = store.prepare(dataset, target, settings, processes=own.data.workers, labels=_labels(own))
     print(f"prepared {len(summary.written)} cases of translation.other, {len(summary.skipped)} were up to date")
-    return dataset, settings
+    return (dataset, settings), summary
 
 
 def adopt(config: ConfigDict, folder: paths.Path, prepared: dict[str, Any]) -> dict[str, Any]:
@@ -97,8 +100,12 @@ def adopt(config: ConfigDict, folder: paths.Path, prepared: dict[str, Any]) -> d
     return _save(config, folder, {name: prepared[name] for name in shared if name in prepared})
 
 
+def _stored(folder: paths.Path) -> dict[str, Any]:
+    return workdir.record(folder) if (folder / workdir.RECORD).exists() else {}
+
+
 def _save(config: ConfigDict, folder: paths.Path, facts: dict[str, Any]) -> dict[str, Any]:
-    previous = workdir.record(folder) if (folder / workdir.RECORD).exists() else {}
+    previous = _stored(folder)
     own = ("created", "command", "split", "seconds", "init", "evaluated", "postprocess")
     record = workdir.save_record(folder, config, **facts, **{name: previous[name] for name in own if name in previous})
     # config.json keeps what the user wrote, the record beside it what it came to

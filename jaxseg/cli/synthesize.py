@@ -12,7 +12,7 @@ import numpy as np
 import jaxseg
 from jaxseg import config as configs
 from jaxseg import paths, predict
-from jaxseg.cli import build, cache, inference, kept_labels, label_source, workdir
+from jaxseg.cli import build, inference, kept_labels, label_source, workdir
 from jaxseg.data import label_samplers, made, made_files, preprocess, value_range
 from jaxseg.train import checkpoint, logging
 from jaxseg.train import state as states
@@ -83,11 +83,7 @@ def sampler(arguments: workdir.Arguments) -> Generator:
     if "dataset" not in record or not (folder / checkpoint.FOLDER).exists():
         fold = ", or a fold of this one" if config.data.fold == "all" else ""
         raise UserError(f"{folder} holds no trained generator; name another --workdir{fold}, or train it first.")
-    cache.enable()
-    known = build.stored_facts(record)
-    config.data.patch_size = tuple(record.get("patch_size", config.data.patch_size))
-    task = build.task(config, known)
-    restored = inference.restore(folder, config, build.state_shapes(config, known, task))
+    _, known, task, restored = inference.open_run(folder, config)
     apply, variables = jax.jit(task.predict), states.inference_variables(restored.state)
     return Generator(
         sample=lambda segmentation, style: apply(variables, (segmentation, style)),

@@ -118,7 +118,14 @@ def make_pairs(
         for attempt in range(TRIES):
             drawn = draw(number, seed=_number([seed, number, attempt, OF_LABEL]))
             style = np.random.default_rng([seed, number, attempt, OF_STYLE]).standard_normal((1, style_features))
-            image = _sample(sample_fn, drawn, style.astype(np.float32), num_classes, divisor)
+            image = image_of(
+                sample_fn,
+                drawn.label,
+                style.astype(np.float32),
+                num_classes=num_classes,
+                divisor=divisor,
+                source=drawn.source,
+            )
             encoded = np.asarray(encode(image), np.float32)
             if is_blank(encoded):
                 worst.append("blank")
@@ -137,19 +144,32 @@ def _number(words: Sequence[int]) -> int:
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
 
 
-def _sample(
+def image_of(
     sample_fn: SampleFn,
-    drawn: Drawn,
+    label: Integer[np.ndarray, "*S"],
     style: Float32[np.ndarray, "1 Z"],
+    *,
     num_classes: int,
     divisor: Sequence[int],
+    source: str,
 ) -> Float32[np.ndarray, "*S C"]:
-    padded = pad(drawn.label, divisor)
+    """Returns the normalised image of one label map, padded to what the generator divides by and cut back.
+
+    Args:
+      sample_fn, num_classes, divisor: see `make_pairs`.
+      label: class ids, IGNORE where there is none.
+      style: for the generator.
+      source: what the map comes from, for messages.
+
+    Raises:
+      UserError: the map is too small, or the image is not finite.
+    """
+    padded = pad(label, divisor)
     image = np.asarray(sample_fn(one_hot(padded, num_classes)[None], style), np.float32)[0]
-    image = image[tuple(slice(size) for size in drawn.label.shape)]
+    image = image[tuple(slice(size) for size in label.shape)]
     if not np.isfinite(image).all():
         raise UserError(
-            f"The generator made an image of {drawn.source} that is not finite; take an earlier checkpoint, such as "
+            f"The generator made an image of {source} that is not finite; take an earlier checkpoint, such as "
             "--set predict.checkpoint=1000."
         )
     return image
@@ -174,12 +194,12 @@ def to_bytes(encoded: Float[np.ndarray, "..."]) -> np.ndarray:
     return np.rint((np.clip(encoded, -1, 1).astype(np.float64) + 1) / 2 * 255).astype(np.uint8)
 
 
-def one_hot(label: Ids, num_classes: int) -> Float32[np.ndarray, "*S K"]:
+def one_hot(label: Integer[np.ndarray, "*S"], num_classes: int) -> Float32[np.ndarray, "*S K"]:
     """Returns what a generator sees of a label map; all 0 where it says IGNORE."""
     return (label[..., None] == np.arange(num_classes)).astype(np.float32)
 
 
-def pad(label: Ids, divisor: Sequence[int]) -> Int16[np.ndarray, "*T"]:
+def pad(label: Integer[np.ndarray, "*S"], divisor: Sequence[int]) -> Integer[np.ndarray, "*T"]:
     """Returns the map with ends such that `divisor` divides each axis: a scan goes on there, so its edge is repeated.
 
     Raises:

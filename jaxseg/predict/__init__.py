@@ -2,7 +2,6 @@
 
 from jaxseg.predict import choice, postprocess
 from jaxseg.predict.array import predict_array, whole_window
-from jaxseg.predict.enlarge import enlarge_array
 from jaxseg.predict.ensemble import average
 from jaxseg.predict.images import predict_image, predict_images_folder, write_made
 from jaxseg.predict.instance_files import (
@@ -24,7 +23,6 @@ __all__ = [
     "average",
     "choice",
     "coco_results",
-    "enlarge_array",
     "flip_tta",
     "label_image",
     "label_map",

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxseg.tasks import players
-from jaxseg.tasks.players import DISCRIMINATOR, JUDGED, Pair, Rules
+from jaxseg.tasks.players import DISCRIMINATOR, Pair, Rules
 from jaxseg.tasks.semantic import read_outputs, supervised, train_call
 from jaxseg.typing import IGNORE, LossFn, Task
 
@@ -52,9 +52,7 @@ def with_critic(
         )
         mask = jnp.zeros(shapes.shape)
         pair = Pair(mask, mask, image, jnp.zeros(len(image), jnp.int32))
-        params[DISCRIMINATOR], extra[DISCRIMINATOR] = players.start(discriminator, jax.random.fold_in(key, 1), pair)
-        extra[JUDGED] = jnp.zeros((), jnp.int32)
-        return params, extra
+        return players.add(params, extra, discriminator, jax.random.fold_in(key, 1), pair)
 
     def play(params: dict, extra: dict, batch: dict, key: Array, axis_name: str | None):
         variables = {"params": params[group], **extra[group]}
@@ -67,29 +65,13 @@ def with_critic(
 
     def judging(params, extra, batch, key, *, axis_name=None):
         *_, pair = play(params, extra, batch, key, axis_name)
-        loss, figures, updated = players.discriminator_loss(
-            discriminator,
-            {"params": params[DISCRIMINATOR], **extra[DISCRIMINATOR]},
-            pair,
-            jax.random.fold_in(key, 2),
-            rules,
-            count=extra[JUDGED],
-            axis_name=axis_name,
-        )
-        extra = {**extra, DISCRIMINATOR: {**extra[DISCRIMINATOR], **updated}, JUDGED: extra[JUDGED] + 1}
-        return loss, (figures, extra)
+        lesson = jax.random.fold_in(key, 2)
+        return players.learn(discriminator, rules, params, extra, pair, lesson, axis_name=axis_name)
 
     def segmenting(params, extra, batch, key, *, axis_name=None):
         logits, aux, updated, pair = play(params, extra, batch, key, axis_name)
-        fooling, figures = players.adversarial_loss(
-            discriminator,
-            {"params": params[DISCRIMINATOR], **extra[DISCRIMINATOR]},
-            pair,
-            jax.random.fold_in(key, 3),
-            rules,
-            count=extra[JUDGED],
-            axis_name=axis_name,
-        )
+        trial = jax.random.fold_in(key, 3)
+        fooling, figures = players.persuade(discriminator, rules, params, extra, pair, trial, axis_name=axis_name)
         own = supervise(logits, aux, outputs.targets(batch["label"]), axis_name=axis_name)
         figures = {**figures, "loss/segmentation": own, "counts": outputs.count_logits(logits, batch["label"])}
         return own + fooling, (figures, {**extra, group: {**extra[group], **updated}})

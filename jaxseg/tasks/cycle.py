@@ -61,13 +61,9 @@ def unpaired(
     rules = rules._replace(feature_matching=0.0)
 
     def read(batch: dict) -> dict[str, Array]:
-        source_image, target_image = (
-            jnp.stack([batch[name][..., place] for place in places], axis=-1)
-            for name, places in (("image", source), ("other", target))
-        )
         return {
-            "source": coding["source"].encode(source_image),
-            "target": coding["target"].encode(target_image),
+            "source": coding["source"].encode(images.channels_of(batch["image"], source)),
+            "target": coding["target"].encode(images.channels_of(batch["other"], target)),
         }
 
     def init(key: Array, image: Array) -> tuple[dict, dict]:
@@ -88,9 +84,9 @@ def unpaired(
         extra[POOL] = {side: ops.image_pool.start(cycle.pool, (*shape, count)) for side, count in shapes.items()}
         return params, extra
 
-    def run(way: str, params: dict, extra: dict, image: Array, key: Array, *, train: bool = True):
+    def run(way: str, params: dict, extra: dict, image: Array, key: Array):
         variables = {"params": params[GENERATOR][way], **extra[GENERATOR][way]}
-        return images.call(generators[way], variables, (image,), train=train, key=key)
+        return images.call(generators[way], variables, (image,), train=True, key=key)
 
     def play(params: dict, extra: dict, shown: dict, key: Array) -> tuple[dict, dict]:
         """Both translations, the same in both losses, so that they are computed once."""

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from jaxseg import ops
 from jaxseg.data import value_range
 from jaxseg.tasks import players
-from jaxseg.tasks.players import DISCRIMINATOR, GENERATOR, JUDGED, Pair, Perceive, Rules
+from jaxseg.tasks.players import DISCRIMINATOR, GENERATOR, Pair, Perceive, Rules
 from jaxseg.typing import Task
 
 
@@ -121,12 +121,12 @@ def translation(
 
     def read(batch: dict, key: Array) -> Example:
         del key
-        shown = ours.encode(_channels(batch["image"], source))
-        return Example((shown,), shown, theirs.encode(_channels(batch["image"], target)))
+        shown = ours.encode(channels_of(batch["image"], source))
+        return Example((shown,), shown, theirs.encode(channels_of(batch["image"], target)))
 
     def blank(image: Array) -> Example:
-        shown = _channels(image, source)
-        return Example((shown,), shown, _channels(image, target))
+        shown = channels_of(image, source)
+        return Example((shown,), shown, channels_of(image, target))
 
     return _task(
         generator, discriminator, rules, fidelity, read, blank, lambda image: (ours.encode(image),), theirs
@@ -190,7 +190,7 @@ def call(
     generator, variables: dict, given: Sequence[Array], *, train: bool, key: Array | None = None
 ) -> tuple[Float[Array, "B *S C"], dict[str, Any]]:
     """Returns (image, updated collections) of a generator; a style of length 0 is no argument."""
-    arguments = [value for value in given if value.shape[-1]]
+    arguments = _arguments(given)
     rngs = {} if key is None else {"dropout": key}
     if not train:
         return generator.apply(variables, *arguments, train=False, rngs=rngs)[0], {}
@@ -199,7 +199,13 @@ def call(
     return image, dict(updated)
 
 
-def _channels(image: Array, places: Sequence[int]) -> Array:
+def _arguments(given: Sequence[Array]) -> list[Array]:
+    """What a generator is called with: a style of length 0 is left out."""
+    return [value for value in given if value.shape[-1]]
+
+
+def channels_of(image: Float[Array, "B *S C"], places: Sequence[int]) -> Float[Array, "B *S D"]:
+    """Returns some channels of an image, in the order that is asked for."""
     return jnp.stack([image[..., place] for place in places], axis=-1)
 
 
@@ -215,14 +221,13 @@ def _task(
 ) -> Task:
     def init(key: Array, image: Array) -> tuple[dict, dict]:
         example, keys = blank(image), jax.random.split(key)
-        arguments = [value for value in example.given if value.shape[-1]]
+        arguments = _arguments(example.given)
         variables = dict(generator.init({"params": keys[0], "dropout": keys[0]}, *arguments, train=False))
         params: dict[str, Any] = {GENERATOR: variables.pop("params")}
         extra: dict[str, Any] = {GENERATOR: variables}
         if rules is not None:
             pair = Pair(example.true, example.true, example.condition, jnp.zeros(len(image), jnp.int32))
-            params[DISCRIMINATOR], extra[DISCRIMINATOR] = players.start(discriminator, keys[1], pair)
-            extra[JUDGED] = jnp.zeros((), jnp.int32)
+            params, extra = players.add(params, extra, discriminator, keys[1], pair)
         return params, extra
 
     def play(params: dict, extra: dict, batch: dict, key: Array) -> tuple[Example, Array, dict]:
@@ -236,31 +241,16 @@ def _task(
         assert rules is not None  # else this loss is not part of the task
         example, made, _ = play(params, extra, batch, key)
         pair = Pair(example.true, made, example.condition, batch["index"])
-        loss, figures, updated = players.discriminator_loss(
-            discriminator,
-            {"params": params[DISCRIMINATOR], **extra[DISCRIMINATOR]},
-            pair,
-            jax.random.fold_in(key, 2),
-            rules,
-            count=extra[JUDGED],
-            axis_name=axis_name,
-        )
-        extra = {**extra, DISCRIMINATOR: {**extra[DISCRIMINATOR], **updated}, JUDGED: extra[JUDGED] + 1}
-        return loss, (figures, extra)
+        lesson = jax.random.fold_in(key, 2)
+        return players.learn(discriminator, rules, params, extra, pair, lesson, axis_name=axis_name)
 
     def making(params, extra, batch, key, *, axis_name=None):
         example, made, updated = play(params, extra, batch, key)
         loss, figures = fidelity_loss(fidelity, made, example.true, made_as)
         if rules is not None:
-            fooling, found = players.adversarial_loss(
-                discriminator,
-                {"params": params[DISCRIMINATOR], **extra[DISCRIMINATOR]},
-                Pair(example.true, made, example.condition, batch["index"]),
-                jax.random.fold_in(key, 3),
-                rules,
-                count=extra[JUDGED],
-                axis_name=axis_name,
-            )
+            pair = Pair(example.true, made, example.condition, batch["index"])
+            trial = jax.random.fold_in(key, 3)
+            fooling, found = players.persuade(discriminator, rules, params, extra, pair, trial, axis_name=axis_name)
             loss, figures = loss + fooling, {**figures, **found}
         figures = {**figures, "loss/generator": loss, **players.diversity(made, example.true)}
         return loss, (figures, {**extra, GENERATOR: {**extra[GENERATOR], **updated}})

@@ -67,22 +67,57 @@ def start(discriminator, key: Array, pair: Pair) -> tuple[Any, dict[str, Any]]:
     return variables.pop("params"), variables
 
 
-def judge(discriminator, variables: Mapping[str, Any], pair: Pair, key: Array, rules: Rules, *, train: bool) -> Judged:
+def add(params: dict, extra: dict, discriminator, key: Array, pair: Pair) -> tuple[dict, dict]:
+    """Returns a maker's (parameters, extra) with those of one discriminator, for images of the pair's shapes."""
+    own, collections = start(discriminator, key, pair)
+    return {**params, DISCRIMINATOR: own}, {**extra, DISCRIMINATOR: collections, JUDGED: jnp.zeros((), jnp.int32)}
+
+
+def learn(
+    discriminator, rules: Rules, params: dict, extra: dict, pair: Pair, key: Array, *, axis_name=None
+) -> tuple[Float[Array, ""], tuple[dict[str, Array], dict]]:
+    """The loss of a task's one discriminator as a `Task` has it: (loss, (figures, extra))."""
+    own = {"params": params[DISCRIMINATOR], **extra[DISCRIMINATOR]}
+    count = extra[JUDGED]
+    loss, figures, updated = discriminator_loss(discriminator, own, pair, key, rules, count=count, axis_name=axis_name)
+    return loss, (figures, {**extra, DISCRIMINATOR: {**extra[DISCRIMINATOR], **updated}, JUDGED: count + 1})
+
+
+def persuade(
+    discriminator, rules: Rules, params: dict, extra: dict, pair: Pair, key: Array, *, axis_name=None
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """What a task's one discriminator adds to the maker's loss: (loss, figures)."""
+    own = {"params": params[DISCRIMINATOR], **extra[DISCRIMINATOR]}
+    return adversarial_loss(discriminator, own, pair, key, rules, count=extra[JUDGED], axis_name=axis_name)
+
+
+def judge(
+    discriminator,
+    variables: Mapping[str, Any],
+    pair: Pair,
+    key: Array,
+    rules: Rules,
+    *,
+    train: bool,
+    alone: bool = False,
+) -> Judged:
     """Shows the discriminator real and made images as one batch; with `train` its collections are updated.
 
-    With batch norm both halves share their statistics; the default, instance norm, knows no such question.
+    With batch norm both halves share their statistics in training; the default, instance norm, knows no such question.
+    With `alone` the made images only are shown, and the real half of the answer is empty.
     """
-    halves = [_shown(image, pair, key, rules, half) for half, image in enumerate((pair.real, pair.made))]
-    shown = jnp.concatenate(halves)
+    halves = (pair.made,) if alone else (pair.real, pair.made)
+    first = 2 - len(halves)  # a half has the same draws whether the other one is shown or not
+    shown = jnp.concatenate([_shown(image, pair, key, rules, half) for half, image in enumerate(halves, start=first)])
     updated: Any = {}
     if train:
-        collections = [name for name in variables if name != "params"]
+        collections = collections_of(variables)
         (logits, aux), updated = discriminator.apply(variables, shown, train=True, mutable=collections)
     else:
         logits, aux = discriminator.apply(variables, shown, train=False)
     scales = list(logits) if isinstance(logits, list | tuple) else [logits]
     features = list(aux["features"]) if isinstance(logits, list | tuple) else [list(aux["features"])]
-    count = len(pair.real)
+    count = 0 if alone else len(pair.real)
     real, made = ([scale[part] for scale in scales] for part in (slice(count), slice(count, None)))
     real_features, made_features = (
         [[layer[part] for layer in scale] for scale in features] for part in (slice(count), slice(count, None))
@@ -157,8 +192,10 @@ def adversarial_loss(
     discriminator, variables: Mapping[str, Any], pair: Pair, key: Array, rules: Rules, *, count: Array, axis_name=None
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Returns (loss, figures) of who made `pair.made`; the discriminator's collections stay. Args as above."""
-    judged = judge(discriminator, variables, pair, key, rules, train=False)
-    fooled = losses.generator_loss(judged.made, kind=rules.loss, real_logits=judged.real, axis_name=axis_name).mean()
+    compared = rules.loss == "relativistic" or bool(rules.feature_matching)
+    judged = judge(discriminator, variables, pair, key, rules, train=False, alone=not compared)
+    real = judged.real if compared else None
+    fooled = losses.generator_loss(judged.made, kind=rules.loss, real_logits=real, axis_name=axis_name).mean()
     figures = {"loss/adversarial": fooled}
     counts = jnp.where(count > rules.start, rules.weight, 0.0)
     total = counts * fooled

@@ -110,11 +110,6 @@ def parameter_factors(
     return optax.multi_transform(links, lambda params: jax.tree_util.tree_map_with_path(label, params))
 
 
-def scale(factor: float) -> optax.GradientTransformation:
-    """Returns the last link of an optimiser whose learning rate is `factor` times the run's."""
-    return optax.scale(factor)
-
-
 def _after(steps: int) -> Callable[[Array], Array]:
     return lambda count: jnp.where(count < steps, 0.0, 1.0)
 

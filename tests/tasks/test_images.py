@@ -60,7 +60,7 @@ def test_the_judge_of_synthesis_sees_the_label_map_beside_the_image():
     np.testing.assert_allclose(made[..., 3], planes[..., 0] + style[:, None, None], rtol=1e-6)
     assert style[0] != style[1]
     task.losses[GENERATOR](params, extra, batch, KEY)
-    np.testing.assert_array_equal(judge.shown[-1][2:], made)  # the same images in both losses
+    np.testing.assert_array_equal(judge.shown[-1][-2:], made)  # the same images in both losses
 
 
 def test_styles_do_not_depend_on_the_batch_they_stand_in_but_on_the_step():
@@ -162,7 +162,9 @@ def test_a_translation_is_given_its_source_and_compared_with_its_target():
     task = translation(judge, Rules())
     params, extra = begun(task, batch)
     value, (figures, _) = task.losses[GENERATOR](params, extra, batch, KEY)
-    real, made = np.split(np.asarray(judge.shown[-1]), 2)
+    made = np.asarray(judge.shown[-1])
+    task.losses[DISCRIMINATOR](params, extra, batch, KEY)
+    real = np.asarray(judge.shown[-1])[:2]
     np.testing.assert_allclose(real[0, 0, 0], [-0.25, 0.5, 0.5], rtol=1e-6)  # source in its order, then the target
     np.testing.assert_allclose(made[0, 0, 0], [-0.25, 0.5, -0.25], rtol=1e-6)
     assert float(figures["error/pixel"]) == pytest.approx(0.75)

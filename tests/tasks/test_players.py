@@ -183,3 +183,19 @@ def test_every_array_counts_alike_in_a_mean_of_trees():
     made = {"a": jnp.zeros((1, 1)), "b": jnp.zeros((10, 10))}
     true = {"a": jnp.full((1, 1), -4.0), "b": jnp.ones((10, 10))}
     assert float(players.mean_absolute(made, true)) == 2.5
+
+
+@pytest.mark.parametrize(("rules", "rows"), [({}, 2), ({"loss": "relativistic"}, 4), ({"feature_matching": 1.0}, 4)])
+def test_real_images_are_judged_for_the_maker_only_where_they_are_compared_with(rules, rows):
+    """And what the judge says of made ones is the same either way, with the same draws."""
+    draw = np.random.default_rng(0)
+    real, made = (jnp.asarray(draw.normal(size=(2, 6, 4, 1)), jnp.float32) for _ in range(2))
+    pair, judge = Pair(real, made, None, jnp.arange(2)), rivals.Judge()
+    options = {"train": False}
+    own = judge.init(KEY, real)
+    game = Rules(**rules, augment=BRIGHTER)
+    players.adversarial_loss(judge, own, pair, KEY, game, count=jnp.int32(1))
+    assert len(judge.shown[-1]) == rows
+    whole, part = (players.judge(judge, own, pair, KEY, game, alone=alone, **options) for alone in (False, True))
+    np.testing.assert_array_equal(whole.made[0], part.made[0])
+    assert len(part.real[0]) == 0

@@ -12,8 +12,8 @@ LEVELS = [
     {"typing", "registry", "paths", "space", "config", "validation", "validation_images"},
     {"ops"},
     {"losses", "metrics", "models", "data"},
-    {"tasks", "predict", "plan", "transfer", "ensemble", "rl", "viz"},
-    {"train", "evaluate"},
+    {"tasks", "predict", "plan", "transfer", "ensemble", "viz"},
+    {"train", "evaluate", "rl"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

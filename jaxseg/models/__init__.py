@@ -40,6 +40,7 @@ MODELS = {
     "logistic": "jaxseg.models.meta_learner:LogisticRegression",
     "mask_rcnn": "jaxseg.models.mask_rcnn:MaskRCNN",
     "monai_vnet": "jaxseg.models.vnet:monai_vnet",
+    "pixel_actor_critic": "jaxseg.models.pixel_actor_critic:PixelActorCritic",
     "pixel_features": "jaxseg.models.pixel_features:PixelFeatures",
     "residual_unet": "jaxseg.models.residual_unet:ResidualUNet",
     "segnet": "jaxseg.models.segnet:SegNet",

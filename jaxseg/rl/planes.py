@@ -14,13 +14,13 @@ class Planes(NamedTuple):
     """How probabilities `(B, *S, K)` become P planes `(B, *S, P)`, each the probability of yes, and back.
 
     Attributes:
-      count: P: 1 for two exclusive classes (the second one), K for more of them and for overlapping regions.
+      number: P: 1 for two exclusive classes (the second one), K for more of them and for overlapping regions.
       of: probabilities -> planes.
       back: planes -> probabilities; those of exclusive classes sum to 1 again.
       true: labels `(B, *S)` -> planes of 0 and 1; 0 where the label is IGNORE.
     """
 
-    count: int
+    number: int
     of: Callable[[Float[Array, "B *S K"]], Float[Array, "B *S P"]]
     back: Callable[[Float[Array, "B *S P"]], Float[Array, "B *S K"]]
     true: Callable[[Int[Array, "B *S"]], Float[Array, "B *S P"]]

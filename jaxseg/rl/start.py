@@ -107,3 +107,25 @@ def otsu(values: Float[Array, "*S"]) -> Float[Array, ""]:
     gap = sums / jnp.maximum(below, 1.0) - rest / jnp.maximum(over, 1.0)
     between = below * over * gap**2
     return centres[jnp.argmax(between[:-1])]
+
+
+def given(
+    start: Start, variables: PyTree, image: Float[Array, "B *S D"], *, channels: int, num_outputs: int
+) -> tuple[Float[Array, "B *S C"], Float[Array, "B *S K"], Float[Array, "B *S H"] | None]:
+    """Returns the image alone, the first probabilities, and hints or None.
+
+    Behind an image's channels there may be the probabilities to start from, in place of those of `start`, and hints
+    behind those: so windows, flips and files treat all alike.
+
+    Args:
+      start: where there are none.
+      variables: of its network.
+      image: C channels; or C + K; or more, then with hints.
+      channels: C.
+      num_outputs: K.
+    """
+    own, rest = image[..., :channels], image[..., channels:]
+    if not rest.shape[-1]:
+        return own, jax.lax.stop_gradient(start.apply(variables, own)), None
+    hints = rest[..., num_outputs:] if rest.shape[-1] > num_outputs else None
+    return own, rest[..., :num_outputs], hints

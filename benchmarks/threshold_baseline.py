@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 
 from jaxseg import evaluate, metrics
-from jaxseg.cli import build, workdir
+from jaxseg.cli import build, splitting, workdir
 
 
 def best_thresholds(samples) -> tuple[int, int]:
@@ -38,7 +38,7 @@ def main() -> None:
     folder = parser.parse_args().workdir
     config = workdir.stored_config(folder)
     dataset = build.dataset(config)
-    training, held_out = build.split(config, dataset.cases)
+    training, held_out = splitting.split(config, dataset.cases)
     low, high = best_thresholds(map(dataset.load, training))
     rows = []
     for case in held_out:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxseg import ensemble, metrics, paths, predict
-from jaxseg.cli import build, extra, member, prepare, workdir
+from jaxseg.cli import build, extra, member, prepare, splitting, workdir
 from jaxseg.cli import train as training
 from jaxseg.data import store
 from jaxseg.train import checkpoint, parallel, processes
@@ -30,7 +30,7 @@ def make(arguments: workdir.Arguments, members: Sequence[workdir.Arguments]) -> 
     like = build.state_shapes(config, known, task)
     trained = [member.state_of(one, like) for one in members]
     trees = [states.inference_variables(state) for state in trained]
-    train_cases, validation = build.split(config, store.open(build.store_folder(config, arguments.workdir)))
+    train_cases, validation = splitting.split(config, store.open(build.store_folder(config, arguments.workdir)))
     refresh = _refresher(config, known, task, extra.beside(config, arguments.workdir, train_cases))
     look = training.viewer(config, known, task)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxseg import ensemble, metrics, tasks
-from jaxseg.cli import build, member, workdir
+from jaxseg.cli import build, member, splitting, workdir
 from jaxseg.cli import train as training
 from jaxseg.data import store
 from jaxseg.train import parallel, processes
@@ -24,7 +24,7 @@ def cases(arguments: workdir.Arguments, members: Members, prepared: dict[str, An
     config = arguments.config
     known = build.stored_facts(prepared)
     stored = store.open(build.store_folder(config, arguments.workdir))
-    train_cases, validation = build.split(members[0].config, stored)
+    train_cases, validation = splitting.split(members[0].config, stored)
     task = build.task(members[0].config, known)
     like = build.state_shapes(members[0].config, known, task)
     look = training.viewer(config, known, task)
@@ -95,7 +95,7 @@ def logits(arguments: workdir.Arguments, members: Members, prepared: dict[str, A
     config = arguments.config
     known = build.stored_facts(prepared)
     stored = store.open(build.store_folder(config, arguments.workdir))
-    _, validation = build.split(members[0].config, stored)
+    _, validation = splitting.split(members[0].config, stored)
     scores: list[float] = []
     earlier: list[Any] = []
     for one in members:

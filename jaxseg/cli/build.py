@@ -9,9 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import config as configs
-from jaxseg import ensemble, losses, models, paths, tasks, transfer
+from jaxseg import losses, models, paths, tasks, transfer
 from jaxseg.cli import images, instances
-from jaxseg.data import augment, datasets, loader, preprocess, splits, store
+from jaxseg.data import augment, datasets, loader, preprocess, store
 from jaxseg.train import optim, parallel
 from jaxseg.train import state as states
 from jaxseg.train.step import make_step
@@ -20,7 +20,6 @@ from jaxseg.typing import DataSet, StepFn, Task, UserError
 CLASS_LOSS = "dice_loss(ignore_background=True) + cross_entropy"
 REGION_LOSS = "dice_loss(activation='sigmoid') + binary_cross_entropy"
 OTHER_SEED = 500  # between the draws of both sides of an unpaired translation
-MEMBER_SEED = 1000  # between the seeds of an ensemble's members
 LARGEST_PATCH = {2: 512, 3: 128}  # along each axis, where data.patch_size leaves it open
 
 
@@ -260,63 +259,6 @@ def optimizers(config: ConfigDict) -> dict:
 def schedule(config: ConfigDict) -> Callable:
     """The learning rate by step and horizon."""
     return optim.schedule(config.optim.schedule, lr=config.optim.lr, warmup_steps=config.optim.warmup_steps)
-
-
-def split(config: ConfigDict, cases: Sequence) -> tuple[list, list]:
-    """Returns (training, held-out) of cases that have `name` and `subject`; of an ensemble's member, its own.
-
-    A member of a bagging ensemble trains on a bootstrap resample, where a case may stand several times.
-    """
-    return member_split(config, *outer_split(config, cases))
-
-
-def outer_split(config: ConfigDict, cases: Sequence) -> tuple[list, list]:
-    """Returns (training, held-out) of a fold, whatever a member of an ensemble sees of them."""
-    names = [case.name for case in cases]
-    subjects = [case.subject or case.name for case in cases]
-    if config.data.split_file:
-        folds = splits.read(config.data.split_file, names, n_folds=config.data.folds)
-    else:
-        folds = splits.folds(names, subjects, n_folds=config.data.folds, kind=config.data.split_kind)
-    train, held_out = splits.select(folds, fold=config.data.fold)
-    wanted = config.data.train_cases
-    if wanted > len(train):
-        raise UserError(
-            f"data.train_cases is {wanted}, but fold {config.data.fold} has {len(train)} cases to train on."
-        )
-    if wanted:
-        # The first of one shuffle: what 20 cases learn from, 50 learn from too.
-        train = tuple(train[i] for i in np.random.RandomState(base_seed(config)).permutation(len(train))[:wanted])
-    return [case for case in cases if case.name in set(train)], [case for case in cases if case.name in set(held_out)]
-
-
-def base_seed(config: ConfigDict) -> int:
-    """The seed that the user gave; members of an ensemble have their own ones above it."""
-    return config.seed - MEMBER_SEED * (config.ensemble.member or 0)
-
-
-def member_split(config: ConfigDict, training: list, held_out: list) -> tuple[list, list]:
-    """Returns what the member `ensemble.member` trains on and is validated on; without a member, what came.
-
-    Only members that differ in nothing but their seed see the fold that is held out, as a single network does. The
-    others are validated on training cases that they do not train on: those that a resample left out (bagging), the
-    inner fold (stacking), or the share that `ensemble.validation` sets aside.
-
-    Raises:
-      UserError: there are too few subjects for that.
-    """
-    options = config.ensemble
-    if options.member is None or options.kind in ("seeds", "snapshots"):
-        return training, held_out
-    subjects = [case.subject or case.name for case in training]
-    if options.kind == "bagging":
-        bag = ensemble.bootstrap(subjects, seed=base_seed(config), member=options.member)
-        return [training[place] for place in bag.drawn], [training[place] for place in bag.left_out]
-    stacking = options.kind == "stacking"
-    count = options.folds if stacking else max(2, round(1 / options.validation))
-    inner = splits.folds([case.name for case in training], subjects, n_folds=count, kind=config.data.split_kind)
-    names = set(inner[options.member % count if stacking else 0][1])
-    return [case for case in training if case.name not in names], [case for case in training if case.name in names]
 
 
 def train_step(config: ConfigDict, known: Facts, task: Task, *, devices: Sequence[Any] | None = None) -> StepFn:

@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxseg import models, registry
-from jaxseg.cli import build, inference, workdir
+from jaxseg.cli import build, inference, splitting, workdir
 from jaxseg.cli import train as training
 from jaxseg.config import NETWORKS, ndim_of
 from jaxseg.train import loop
@@ -44,7 +44,7 @@ def own(arguments: workdir.Arguments, number: int) -> workdir.Arguments:
     """Returns the arguments of one member."""
     config, options = ConfigDict(arguments.config.to_dict(), type_safe=False), arguments.config.ensemble
     config.ensemble.member = number
-    config.seed += build.MEMBER_SEED * number
+    config.seed += splitting.MEMBER_SEED * number
     config.data.store = str(build.store_folder(arguments.config, arguments.workdir))
     # These are of what the members say together.
     config.predict.postprocess = config.predict.uncertainty = config.predict.temperature = ""

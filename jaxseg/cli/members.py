@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxseg.cli import averaged, boosting, build, certainty, member, prepare, stacking, together, workdir
+from jaxseg.cli import averaged, boosting, build, certainty, member, prepare, splitting, stacking, together, workdir
 from jaxseg.cli import evaluate as evaluation
 from jaxseg.data import store
 from jaxseg.evaluate import files
@@ -91,7 +91,7 @@ def _check_networks(arguments: workdir.Arguments, known: build.Facts) -> None:
 def _prepare(config: ConfigDict, folder: Any) -> dict[str, Any]:
     """Prepares the data, records who is trained on and who is held out, and returns the record."""
     _, record = prepare.ensure(config, folder)
-    training, held_out = build.outer_split(config, store.open(build.store_folder(config, folder)))
+    training, held_out = splitting.outer_split(config, store.open(build.store_folder(config, folder)))
     if not training:
         raise UserError(f"No training case is left in fold {config.data.fold}; use fewer data.folds or more cases.")
     split = {"training": [case.name for case in training], "held out": [case.name for case in held_out]}

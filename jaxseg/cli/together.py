@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import plan as plans
-from jaxseg.cli import build, cache, cascade, extra, initial, prepare, workdir
+from jaxseg.cli import build, cache, cascade, extra, initial, prepare, splitting, workdir
 from jaxseg.cli import compile as compiling
 from jaxseg.cli import train as one_training
 from jaxseg.data import prefetch, store
@@ -99,7 +99,7 @@ def _fold(own: workdir.Arguments, prepared: dict[str, Any]) -> _Fold:
     prepare.adopt(own.config, own.workdir, prepared)
     known = build.stored_facts(prepared)
     cases = cascade.ensure(own.config, own.workdir, known, store.open(build.store_folder(own.config, own.workdir)))
-    training, held_out = build.split(own.config, cases)
+    training, held_out = splitting.split(own.config, cases)
     names = {"training": [case.name for case in training], "held out": [case.name for case in held_out]}
     workdir.update_record(own.workdir, split=names)
     extra.warn(own.config, names["held out"])

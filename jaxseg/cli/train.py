@@ -12,7 +12,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import metrics, predict
-from jaxseg.cli import build, cache, cascade, extra, image_cases, images, initial, instances, prepare, workdir
+from jaxseg.cli import (
+    build,
+    cache,
+    cascade,
+    extra,
+    image_cases,
+    images,
+    initial,
+    instances,
+    prepare,
+    splitting,
+    workdir,
+)
 from jaxseg.cli import evaluate as evaluation
 from jaxseg.data import prefetch, store
 from jaxseg.data.augment.previous import append
@@ -64,7 +76,7 @@ def train(
     record = prepare.adopt(config, folder, prepared) if prepared else prepare.ensure(config, folder)[1]
     known = build.stored_facts(record)
     cases = cascade.ensure(config, folder, known, store.open(build.store_folder(config, folder)))
-    training, held_out = build.split(config, cases)
+    training, held_out = splitting.split(config, cases)
     if not training:
         raise UserError(f"No training case is left in fold {config.data.fold}; use fewer data.folds or more cases.")
     training, others = images.sides(config, training, build.store_folder(config, folder))

@@ -7,8 +7,8 @@ cross-entropy: what reinforcement has to be compared with.
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jaxseg.tasks.semantic import read_outputs, train_call
 from jaxseg.typing import Task
 
 LEARNERS = ("actor_critic", "supervised")
-REWARD_MAP = "reward_map"
+NETWORK, REWARD_MAP = "network", "reward_map"  # in the parameter group
 # Of a batch; all its episodes are at the same step, so that a click that is not due is not computed either.
 AXES = State(planes=0, hints=0, true=0, seen=0, time=None)  # type: ignore[arg-type]
 
@@ -68,9 +68,20 @@ class Refiner(NamedTuple):
     """
 
     task: Task
-    trace: Any
+    trace: Callable[..., Trace]
     planes: Planes
     hints: int
+
+
+class Decision(NamedTuple):
+    """What the agents of a batch do at one step; `logits` are those of a supervised network, for its loss."""
+
+    planes: Float[Array, "B *S P"]
+    action: Int[Array, "B *S P"]
+    log_probability: Float[Array, "B *S P"]
+    entropy: Float[Array, "B *S P"]
+    value: Float[Array, "B *S P"]
+    logits: Float[Array, "B *S P"]
 
 
 def outputs(planes: int, *, actions: int = len(refine.ACTIONS)) -> int:
@@ -108,37 +119,22 @@ def refinement(
       sync_batch_norm: batch norm takes its statistics over all devices of the mapped axis.
     """
     planes = read_planes(num_classes=num_classes, regions=regions)
-    read = read_outputs(num_classes=num_classes, regions=regions)
-    number, hints = planes.number, refine.hint_channels(world, planes.number)
-    observe = jax.vmap(refine.observe, in_axes=(0, AXES))
-    arrive = jax.vmap(functools.partial(refine.arrive, world=world), in_axes=(AXES, 0), out_axes=(AXES, 0, None))
-    reset = jax.vmap(functools.partial(refine.reset, world=world), out_axes=AXES)
+    count = read_outputs(num_classes=num_classes, regions=regions).count
+    num_outputs = len(regions) if regions else num_classes
+    observe, reset, arrive = _of_batches(world)
+    hints = refine.hint_channels(world, planes.number)
 
     def init(key: Array, image: Array) -> tuple[dict, dict]:
-        shown = jnp.zeros((*image.shape[:-1], channels + number + hints))
+        shown = jnp.zeros((*image.shape[:-1], channels + planes.number + hints))
         variables = dict(model.init(key, shown, train=False))
-        params = {"network": variables.pop("params")}
+        params = {NETWORK: variables.pop("params")}
         if rules.reward_map:
             params[REWARD_MAP] = returns.identity_kernel(rules.reward_map, ndim=image.ndim - 2)
         return {group: params}, {group: variables, START: start.variables}
 
-    def decide(scores: Float[Array, "B *S K"], current: Float[Array, "B *S P"], draws: Array | None):
-        """Returns (next planes, actions, their log-probabilities, entropies, values)."""
-        policy, values = scores[..., :-number], scores[..., -number:]
-        if rules.learner == "supervised":
-            chosen = policy[..., :number]
-            nothing = jnp.zeros_like(values)
-            return jax.nn.sigmoid(chosen), jnp.zeros(chosen.shape, jnp.int32), nothing, nothing, nothing
-        logits = jax.nn.log_softmax(policy.reshape(*policy.shape[:-1], number, -1))
-        action = jnp.argmax(logits, -1) if draws is None else sample(logits, draws)
-        after = jax.vmap(refine.act)(current, action)
-        taken = (jax.nn.one_hot(action, logits.shape[-1]) * logits).sum(-1)  # a gather's gradient is slow on CPU
-        entropy = -(jnp.exp(logits) * logits).sum(-1)
-        return after, action.astype(jnp.int32), taken, entropy, values
-
     def begin(extra: dict, image: Array, labels: Array | None) -> tuple[Array, State]:
         """Returns the image alone and the first state, at the start's probabilities or those behind the image."""
-        image, probabilities, shown = given(start, extra[START], image, channels=channels, num_outputs=read_count)
+        image, probabilities, shown = given(start, extra[START], image, channels=channels, num_outputs=num_outputs)
         known = jnp.zeros(image.shape[:-1], jnp.int32) if labels is None else labels
         state = reset(planes.of(probabilities), planes.true(known), seen(known))
         if shown is None and labels is None:
@@ -146,60 +142,42 @@ def refinement(
         return image, state if shown is None else state._replace(hints=shown)
 
     def compute_loss(params, extra, batch, key, *, axis_name=None):
-        shared_axis = axis_name if sync_batch_norm else None
         image, state = begin(extra, batch["image"], batch["label"])
-        kernel = params[group].get(REWARD_MAP)
-
-        def one(carry, place):
-            state, collections = carry
-            variables = {"params": params[group]["network"], **collections}
-            dropout_key = jax.random.fold_in(key, place)
-            (scores, _), updated = train_call(
-                model, variables, observe(image, state), dropout_key, axis_name=shared_axis
-            )
-            after, _, taken, entropy, value = decide(scores, state.planes, draws[place])
-            own = _cross_entropy(scores[..., :number], state.true) if rules.learner == "supervised" else None
-            state, reward, _ = arrive(state, jax.lax.stop_gradient(jnp.clip(after, refine.LEAST, 1 - refine.LEAST)))
-            return (state, {**collections, **updated}), (taken, entropy, value, reward, own)
-
-        first = state
         draws = uniform(key, batch["index"], (world.steps, *state.planes.shape))
+        collections, steps = extra[group], []
         # Not `lax.scan`: in its loop XLA's convolutions take twenty times as long on CPU.
-        carry, steps = (state, extra[group]), []
         for place in range(world.steps):
-            carry, said = one(carry, place)
-            steps.append(said)
-        (state, collections) = carry
-        taken, entropy, value, reward, own = [None if part[0] is None else jnp.stack(part) for part in zip(*steps)]
-        figures: dict[str, Array] = {"reward": _mean(reward.sum(0), first.seen)}
-        if rules.learner == "supervised":
-            loss = _mean(own.sum(0), first.seen)
-        else:
-            worth = returns.n_step_returns(
-                reward, jax.lax.stop_gradient(value), discount=rules.discount, horizon=rules.horizon, kernel=kernel
+            (scores, _), updated = train_call(
+                model,
+                {"params": params[group][NETWORK], **collections},
+                observe(image, state),
+                jax.random.fold_in(key, place),
+                axis_name=axis_name if sync_batch_norm else None,
             )
-            loss, parts = returns.actor_critic_loss(
-                taken, entropy, value, worth, first.seen, entropy=rules.entropy, value=rules.value
-            )
-            figures.update(parts)
-        figures["counts"] = read.count(planes.back(state.planes), batch["label"])
+            collections = {**collections, **updated}
+            decision = decide(scores, state.planes, draws[place], learner=rules.learner)
+            state, reward, _ = arrive(state, jax.lax.stop_gradient(decision.planes))
+            steps.append((decision, reward))
+        decisions, rewards = jax.tree.map(lambda *parts: jnp.stack(parts), *steps)
+        loss, figures = _loss(decisions, rewards, state, rules, params[group].get(REWARD_MAP))
+        figures["counts"] = count(planes.back(state.planes), batch["label"])
         return loss, (figures, {**extra, group: collections})
 
     def trace(variables, image, *, labels=None, steps: int | None = None) -> Trace:
         extra = variables["extra"]
-        own = {"params": variables["params"][group]["network"], **extra[group]}
+        own = {"params": variables["params"][group][NETWORK], **extra[group]}
         image, state = begin(extra, image, labels)
 
         def one(state, _):
             scores, _ = model.apply(own, observe(image, state), train=False)
-            after, action, *_ = decide(scores, state.planes, None)
-            new, reward, _ = arrive(state, jnp.clip(after, refine.LEAST, 1 - refine.LEAST))
+            decision = decide(scores, state.planes, None, learner=rules.learner)
+            new, reward, _ = arrive(state, decision.planes)
             if labels is None:
                 new = new._replace(hints=state.hints)
-            return new, (new.planes, new.hints, action, reward)
+            return new, (new.planes, new.hints, decision.action, reward)
 
         length = world.steps if steps is None else steps
-        _, (after, hinted, actions, rewards) = jax.lax.scan(one, state, length=length, unroll=min(length, 8))
+        _, (after, hinted, actions, rewards) = jax.lax.scan(one, state, length=length, unroll=True)
         return Trace(
             jnp.concatenate([state.planes[None], after]),
             jnp.concatenate([state.hints[None], hinted]),
@@ -211,11 +189,72 @@ def refinement(
         return planes.back(trace(variables, image).planes[-1])
 
     def counts(variables, batch):
-        return read.count(predict(variables, batch["image"]), batch["label"])
+        return count(predict(variables, batch["image"]), batch["label"])
 
-    read_count = len(regions) if regions else num_classes
-    task = Task(init=init, losses={group: compute_loss}, counts=counts, predict=predict)
-    return Refiner(task, trace, planes, hints)
+    return Refiner(Task(init, {group: compute_loss}, counts, predict), trace, planes, hints)
+
+
+def _of_batches(world: World) -> tuple[Callable, Callable, Callable]:
+    """Returns `observe`, `reset` and `arrive` of `rl.refine` for a batch."""
+    observe = jax.vmap(refine.observe, in_axes=(0, AXES))
+    reset = jax.vmap(functools.partial(refine.reset, world=world), out_axes=AXES)
+    arrive = jax.vmap(functools.partial(refine.arrive, world=world), in_axes=(AXES, 0), out_axes=(AXES, 0, None))
+    return observe, reset, arrive
+
+
+def decide(
+    scores: Float[Array, "B *S K"],
+    planes: Float[Array, "B *S P"],
+    draws: Float[Array, "B *S P"] | None,
+    *,
+    learner: str,
+) -> Decision:
+    """Returns what the network's outputs mean for the probabilities.
+
+    Args:
+      scores: P times A scores of actions, then P values.
+      planes: the probabilities now.
+      draws: numbers from 0 to 1 that choose the actions; None: the most likely ones.
+      learner: "supervised": the first P scores are the logits of the next probabilities.
+    """
+    number = planes.shape[-1]
+    policy, value = scores[..., :-number], scores[..., -number:]
+    if learner == "supervised":
+        logits, nothing = policy[..., :number], jnp.zeros_like(value)
+        after = jnp.clip(jax.nn.sigmoid(logits), refine.LEAST, 1.0 - refine.LEAST)
+        return Decision(after, jnp.zeros(logits.shape, jnp.int32), nothing, nothing, nothing, logits)
+    logits = jax.nn.log_softmax(policy.reshape(*policy.shape[:-1], number, -1))
+    action = jnp.argmax(logits, -1).astype(jnp.int32) if draws is None else sample(logits, draws)
+    taken = (jax.nn.one_hot(action, logits.shape[-1]) * logits).sum(-1)  # a gather's gradient is slow on CPU
+    entropy = -(jnp.exp(logits) * logits).sum(-1)
+    return Decision(jax.vmap(refine.act)(planes, action), action, taken, entropy, value, jnp.zeros_like(value))
+
+
+def _loss(
+    decisions: Decision, rewards: Float[Array, "T B *S P"], last: State, rules: Rules, kernel: Array | None
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Returns the loss of an episode and what to log of it."""
+    figures: dict[str, Array] = {"reward": returns.pixel_mean(rewards, last.seen)}
+    if rules.learner == "supervised":
+        logits = decisions.logits
+        return returns.pixel_mean(jax.nn.softplus(logits) - last.true * logits, last.seen), figures
+    worth = returns.n_step_returns(
+        rewards,
+        jax.lax.stop_gradient(decisions.value),
+        discount=rules.discount,
+        horizon=rules.horizon,
+        kernel=kernel,
+    )
+    loss, parts = returns.actor_critic_loss(
+        decisions.log_probability,
+        decisions.entropy,
+        decisions.value,
+        worth,
+        last.seen,
+        entropy=rules.entropy,
+        value=rules.value,
+    )
+    return loss, {**figures, **parts}
 
 
 def uniform(key: Array, index: Int[Array, "B"], shape: tuple[int, ...]) -> Float[Array, "T B *S P"]:
@@ -232,13 +271,4 @@ def sample(logits: Float[Array, "B *S P A"], draws: Float[Array, "B *S P"]) -> I
     count = logits.shape[-1]
     # A product, not `cumsum`: that compiles ten times as long on CPU.
     reached = jnp.exp(logits) @ jnp.triu(jnp.ones((count, count - 1)))
-    return (draws[..., None] >= reached).sum(-1)
-
-
-def _cross_entropy(logits: Float[Array, "B *S P"], true: Float[Array, "B *S P"]) -> Float[Array, "B *S P"]:
-    return jax.nn.softplus(logits) - true * logits
-
-
-def _mean(maps: Float[Array, "B *S P"], seen: Float[Array, "B *S 1"]) -> Float[Array, ""]:
-    """Over all planes of the pixels that count."""
-    return (maps * seen).sum() / jnp.maximum(seen.sum() * maps.shape[-1], 1.0)
+    return (draws[..., None] >= reached).sum(-1).astype(jnp.int32)

@@ -82,14 +82,15 @@ def actor_critic_loss(
     advantage = returns - baseline
     actor = -log_probabilities * advantage
     critic = 0.5 * (values - returns) ** 2
-
-    def mean(maps: Float[Array, "T B *S P"]) -> Float[Array, ""]:
-        pixels = jnp.maximum(seen.sum() * maps.shape[-1], 1.0)
-        return (maps * seen).sum() / pixels
-
-    parts = {"loss/actor": mean(actor), "entropy": mean(entropies) / len(entropies)}
-    total = parts["loss/actor"] - entropy * mean(entropies)
+    disorder = pixel_mean(entropies, seen)
+    parts = {"loss/actor": pixel_mean(actor, seen), "entropy": disorder / len(entropies)}
+    total = parts["loss/actor"] - entropy * disorder
     if value:
-        parts["loss/critic"] = mean(critic)
+        parts["loss/critic"] = pixel_mean(critic, seen)
         total = total + value * parts["loss/critic"]
     return total, parts
+
+
+def pixel_mean(maps: Float[Array, "T B *S P"], seen: Float[Array, "B *S 1"]) -> Float[Array, ""]:
+    """Sums over steps, and averages over the planes of all pixels that count."""
+    return (maps * seen).sum() / jnp.maximum(seen.sum() * maps.shape[-1], 1.0)

@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jaxseg.cli import build, extra, folds, prepare, train, workdir
+from jaxseg.cli import build, extra, folds, prepare, splitting, train, workdir
 from jaxseg.config import base_config
 from jaxseg.data import store
 from jaxseg.typing import UserError
@@ -86,7 +86,7 @@ def test_the_share_of_the_samples_comes_from_made_cases(prepared, share):
     config, folder = prepared
     config = ConfigDict(config.to_dict(), type_safe=False)
     config.data.extra_share = share
-    training, _ = build.split(config, store.open(folder / "prepared"))
+    training, _ = splitting.split(config, store.open(folder / "prepared"))
     drawn = extra.beside(config, folder, training)
     steps, found = 75, []
     stream = build.batches(config, drawn.cases, start_step=0, weights=drawn.weights)
@@ -103,7 +103,7 @@ def test_they_are_in_every_fold_and_never_held_out(prepared):
     stored = store.open(folder / "prepared")
     made = [case.name for case in extra.stored(config, folder)]
     for own in folds.each(arguments(config, folder)):
-        training, held_out = build.split(own.config, stored)
+        training, held_out = splitting.split(own.config, stored)
         drawn = extra.beside(own.config, own.workdir, training)
         assert [case.name for case in drawn.cases] == [case.name for case in training] + made
         assert not {case.name for case in held_out} & {case.name for case in drawn.cases}
@@ -112,7 +112,7 @@ def test_they_are_in_every_fold_and_never_held_out(prepared):
 
 def test_real_cases_keep_the_proportions_of_their_own_weights(prepared):
     config, folder = prepared
-    training, _ = build.split(config, store.open(folder / "prepared"))
+    training, _ = splitting.split(config, store.open(folder / "prepared"))
     sampling = {case.name: place + 1.0 for place, case in enumerate(training)}
     drawn = extra.beside(config, folder, training, sampling=sampling)
     np.testing.assert_allclose(drawn.weights, [*(0.75 * np.arange(1, 5) / 10), *([0.05] * 5)])
@@ -125,7 +125,7 @@ def test_without_them_cases_are_drawn_as_ever(prepared, change):
     config, folder = prepared
     config = ConfigDict(config.to_dict(), type_safe=False)
     config.data.update(change)
-    training, _ = build.split(config, store.open(folder / "prepared"))
+    training, _ = splitting.split(config, store.open(folder / "prepared"))
     assert extra.beside(config, folder, training) == extra.Drawn(training, None, "")
     weights = {case.name: 2.0 for case in training}
     assert extra.beside(config, folder, training, sampling=weights).weights == [2.0] * len(training)

@@ -26,6 +26,7 @@ NETWORKS: dict[str, dict] = {
 }
 
 MAKERS = ("synthesis", "translation", "super_resolution")  # tasks whose networks make images
+AGENTS = ("refinement", "operators")  # tasks whose networks change a segmentation step by step
 
 optional = config_dict.placeholder  # a field that is unset until somebody sets it, but has its type from the start
 
@@ -36,7 +37,8 @@ def base_config() -> ConfigDict:
     config.seed = 0
     config.data = _data()
     config.model = ConfigDict({"name": "unet", "ndim": 3, "features": (16, 32, 64), "deep_supervision": True})
-    config.task = "semantic"  # instance (objects told apart); or makes images: synthesis, translation, super_resolution
+    # instance (objects told apart); one of MAKERS, which makes images; one of AGENTS, which improves a segmentation
+    config.task = "semantic"
     config.instance = ConfigDict(
         {
             "max_objects": 100,  # trained on a patch; the largest are taken where there are more
@@ -108,6 +110,7 @@ def base_config() -> ConfigDict:
             "temperature": "",  # of the probabilities: a number; auto: what the evaluation has fitted
             "watershed": "",  # instances out of a semantic network: watershed(inside=1,border=2,min_size=10)
             "min_score": 0.5,  # instances: what is written and counted; average precision looks at all
+            "steps": optional(int),  # agents: how many to play; unset: as trained, rl.steps
         }
     )
     config.evaluate = ConfigDict(
@@ -118,6 +121,8 @@ def base_config() -> ConfigDict:
             "certainty": False,  # calibration, and what foretells a case's Dice; always measured for an ensemble
             "background": False,  # score class 0 like the others, where it is a tissue of its own
             "overlays": 6,  # how many of the worst and of the best cases
+            "steps": 0,  # agents: scored after each of so many, more than trained perhaps; 0: twice rl.steps
+            "clicks": 10,  # agents that know hints: scored after each of so many simulated clicks
         }
     )
     config.parallel = ConfigDict(
@@ -183,6 +188,29 @@ def base_config() -> ConfigDict:
         }
     )
     config.super_resolution = ConfigDict({"degrade": "fourier"})  # how training images lose resolution: or gaussian
+    config.rl = ConfigDict(  # task refinement (every pixel an agent) and operators (one agent an image)
+        {
+            "initial": optional(str),  # where episodes start: workdir of a trained run, threshold(channel=0), blank
+            "factor": 1,  # that run sees the image so many times smaller
+            "steps": 5,  # of an episode; operators: at most
+            "discount": 0.95,  # of later rewards
+            "learner": "actor_critic",  # refinement: or supervised, the same network in the same episodes
+            "reward": "cross_entropy",  # refinement: what a pixel's cross-entropy gains; or dice, the whole mask's gain
+            "entropy": 0.01,  # refinement: weight of the policy's entropy
+            "value": 0.5,  # refinement: weight of the critic's error; 0: no critic
+            "horizon": 0,  # refinement: steps of reward before the critic's value stands for the rest; 0: all
+            "reward_map": 0,  # refinement: width of a learnt kernel that shares rewards among neighbours; 0: none
+            "clicks": 0,  # refinement: clicks of a simulated annotator in an episode; divides rl.steps
+            "click_scale": 5.0,  # standard deviation of a hint, pixels
+            "threshold_step": 0.1,  # operators: how far the threshold moves
+            "step_cost": 0.001,  # operators: of every action but stopping, in Dice
+            "epsilon": (1.0, 0.05),  # operators: share of random actions at the start, and
+            "explore": 0.5,  # after this share of the updates
+            "replay": 256,  # operators: episodes that are kept
+            "transitions": 64,  # operators: drawn of them for each update
+            "target_rate": 0.01,  # operators: how fast the target network follows
+        }
+    )
     config.plan = ConfigDict(  # --mode plan
         {
             "planner": "plain",  # plain, resenc_m, resenc_l or resenc_xl

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from jaxseg import registry, space, validation_images
-from jaxseg.config import MAKERS, base_config, flat, ndim_of
+from jaxseg import registry, space, validation_agents, validation_images
+from jaxseg.config import AGENTS, MAKERS, base_config, flat, ndim_of
 from jaxseg.typing import UserError
 
 UNCERTAINTY = ("entropy", "mutual_information", "disagreement")
@@ -73,6 +73,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     yield from _tune_problems(config)
     yield from _ensemble_problems(config)
     yield from validation_images.problems(config)
+    yield from validation_agents.problems(config)
     yield from _synthesis_problems(config.synthesis)
 
 
@@ -112,8 +113,8 @@ def _predict_problems(predict: ConfigDict, ndim: int) -> Iterator[str]:
 
 
 def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
-    if config.task not in ("semantic", "instance", *MAKERS):
-        yield f"task must be semantic, instance, {', '.join(MAKERS)}; got {config.task!r}."
+    if config.task not in ("semantic", "instance", *MAKERS, *AGENTS):
+        yield f"task must be semantic, instance, {', '.join((*MAKERS, *AGENTS))}; got {config.task!r}."
     if (config.model.name == "mask_rcnn") != (config.task == "instance"):
         yield f"model.name = {config.model.name!r} does not do task = {config.task!r}; mask_rcnn does instance."
     if config.task != "instance" and not config.predict.watershed:

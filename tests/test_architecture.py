@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = [
-    {"typing", "registry", "paths", "space", "config", "validation", "validation_images"},
+    {"typing", "registry", "paths", "space", "config", "validation", "validation_images", "validation_agents"},
     {"ops"},
     {"losses", "metrics", "models", "data"},
     {"tasks", "predict", "plan", "transfer", "ensemble", "viz"},
@@ -20,7 +20,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # Where a package may be imported at all, and where even there only inside a function.
 ONLY_IN = {
     "absl": ("config.py", "cli/"),
-    "ml_collections": ("config.py", "validation.py", "validation_images.py", "cli/"),
+    "ml_collections": ("config.py", "validation.py", "validation_images.py", "validation_agents.py", "cli/"),
     "orbax": ("train/checkpoint.py", "transfer/"),
     "flax": ("models/",),
     "optuna": ("cli/",),

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxseg import config as configs
 from jaxseg import losses, models, paths, tasks, transfer
-from jaxseg.cli import images, instances
+from jaxseg.cli import agents, images, instances
 from jaxseg.data import augment, datasets, loader, preprocess, store
 from jaxseg.train import optim, parallel
 from jaxseg.train import state as states
@@ -142,6 +142,8 @@ def model(config: ConfigDict, known: Facts):
     fields = config.model.to_dict()  # also what is nested in it, such as backbone_fields
     name = fields.pop("name")
     fields["num_classes"] = len(known.regions) if known.regions else len(known.classes)
+    if agents.is_agent(config):
+        fields |= agents.fields(config, known)
     fields["dtype"] = compute_dtype(config)
     return models.create(name, **fields)
 
@@ -150,6 +152,8 @@ def divisor(config: ConfigDict, known: Facts) -> tuple[int, ...]:
     """What a patch must be divisible by, one number a spatial axis."""
     network = model(config, known)
     own = models.divisor(network, ndim=configs.ndim_of(config))
+    if agents.is_agent(config):
+        return agents.common(own, agents.divisor(config))
     return images.factors(network) if config.task == "super_resolution" else own
 
 
@@ -190,6 +194,8 @@ def task(config: ConfigDict, known: Facts, *, logits: bool = False) -> Task:
     """Binds model and loss; with `logits`, semantic tasks predict these in place of probabilities."""
     if config.task == "instance":
         return _frozen(config, instances.task(config, model(config, known)))
+    if agents.is_agent(config):
+        return _frozen(config, agents.agent(config, known, model(config, known)).task)
     shape: dict[str, Any] = {"ndim": configs.ndim_of(config), "dtype": compute_dtype(config)}
     if images.makes_images(config):
         return _frozen(config, images.task(config, known.channels, len(known.classes), **shape))

@@ -99,10 +99,10 @@ _COMPILED: dict[str, tuple[Task, Callable]] = {}  # what to predict with, by all
 
 def _compiled(config: ConfigDict, known: build.Facts, *, logits: bool) -> tuple[Task, Callable]:
     """Returns the task and its jitted predictor; one for all folds and members of the same network."""
-    sections = [config[name].to_json() for name in ("model", "train", "optim", "instance")]
+    sections = [config[name].to_json() for name in ("model", "train", "optim", "instance", "rl")]
     earlier = build.earlier_rounds(config)
     boosted = config.ensemble.to_json() if earlier else ""
-    key = repr([sections, config.loss, config.task, boosted, known, logits])
+    key = repr([sections, config.loss, config.task, config.predict.steps, boosted, known, logits])
     if key not in _COMPILED:
         task = build.task(config, known, logits=logits)
         _COMPILED[key] = task, jax.jit(task.predict)

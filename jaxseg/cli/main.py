@@ -63,6 +63,9 @@ LABELS = flags.DEFINE_string(
     "evaluate: folder of label files, named as the images of --input; synthesize: label maps to make images of, in "
     "place of new ones.",
 )
+INITIAL = flags.DEFINE_string(
+    "initial", None, "predict, of agents: folder of masks, named as the images of --input, that they start from."
+)
 PAIRS = flags.DEFINE_integer("n", 0, "synthesize: how many images with labels to make.")
 SETTABLE = ("predict", "evaluate", "synthesis")  # belong to a command, and not to the training that was
 SET = flags.DEFINE_multi_string(
@@ -211,6 +214,7 @@ def _arguments() -> workdir.Arguments:
         source=SOURCE.value,
         fields=tuple(FIELD.value),
         pairs=PAIRS.value,
+        initial=INITIAL.value,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from jaxseg import predict as prediction
-from jaxseg.cli import certainty, images, inference, instances, made_images, workdir
+from jaxseg.cli import agents, certainty, images, inference, instances, made_images, workdir
 from jaxseg.data.datasets import inputs
 from jaxseg.train import logging
 from jaxseg.typing import UserError, Volume
@@ -26,7 +26,7 @@ def predict(arguments: workdir.Arguments) -> None:
     if trained.find is not None:
         _predict_instances(arguments, trained, cases)
         return
-    find = _finder(arguments, trained)
+    find = _finder(arguments, trained, agents.given_masks(arguments, trained, cases))
     with logging.progress(len(cases), label="predict") as show:
         written = prediction.predict_folder(
             find,
@@ -40,8 +40,11 @@ def predict(arguments: workdir.Arguments) -> None:
     print(f"{len(written)} masks in {arguments.output} (checkpoint {trained.step} of {arguments.workdir})")
 
 
-def _finder(arguments: workdir.Arguments, trained: inference.Trained) -> Callable[[Volume], prediction.Prediction]:
+def _finder(
+    arguments: workdir.Arguments, trained: inference.Trained, beside: Callable | None
+) -> Callable[[Volume], prediction.Prediction]:
     """Returns what predicts a volume: its mask and, as asked for, its probabilities and maps of uncertainty."""
+    further = {} if beside is None else {"beside": beside}
     options = arguments.config.predict
     temperature = certainty.temperature(arguments.config, arguments.workdir)
     names = [name for name in options.uncertainty.split(",") if name]
@@ -52,7 +55,7 @@ def _finder(arguments: workdir.Arguments, trained: inference.Trained) -> Callabl
 
     def find(volume: Volume) -> prediction.Prediction:
         if not names and temperature is None:
-            return trained.predict(volume, keep_probabilities=options.probabilities)
+            return trained.predict(volume, keep_probabilities=options.probabilities, **further)
         found = certainty.explain(trained, volume, temperature=temperature)
         kept = found.prediction if options.probabilities else found.prediction._replace(probabilities=None)
         return kept._replace(maps={name: getattr(found.certainty, name) for name in names})

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxseg import metrics, predict
 from jaxseg.cli import (
+    agents,
     build,
     cache,
     cascade,
@@ -87,6 +88,7 @@ def train(
     names = {"training": [case.name for case in training], "held out": [case.name for case in held_out]}
     workdir.update_record(folder, split=names)
     extra.warn(config, names["held out"])
+    agents.warn(config, names["held out"])
     checkpoints, began = checkpoint.Checkpoints(folder), time.monotonic()
     try:
         begin = _Begin(previous, weights, start)
@@ -126,6 +128,8 @@ def _train(config, folder, known, cases, held_out, checkpoints, begin, watch) ->
         evaluate = image_cases.evaluator(config, known, task, held_out, training, folder)
     elif held_out:
         evaluate = evaluator(config, known, task, held_out)
+        if agents.is_agent(config):
+            evaluate = agents.evaluator(evaluate, evaluator(config, known, agents.resting(config, known), held_out))
     latest = checkpoints.pick("latest")
     if latest is not None:
         restored = checkpoints.restore(state, step=latest)

@@ -37,6 +37,7 @@ MAY_CHANGE = (
     "init.path",
     "translation.other.root",
     "adversarial.network",
+    "rl.initial",
 )
 OF_PROCESS = ("marker", "parallel.process", "data.patch_size")
 FIXED = ("train.dtype", "train.sync_batch_norm")
@@ -56,6 +57,7 @@ class Arguments(NamedTuple):
     source: str | None = None
     fields: tuple[str, ...] = ()
     pairs: int = 0  # how many to make
+    initial: str | None = None  # folder of masks that agents start from
 
 
 def stored_config(workdir: paths.Path) -> ConfigDict:

@@ -47,6 +47,7 @@ def predict_case(
     postprocess: str | Callable[..., np.ndarray] | None = None,
     keep_probabilities: bool = False,
     previous: Callable[[Volume, Any], np.ndarray] | None = None,
+    beside: Callable[[Volume, Any], np.ndarray] | None = None,
     logits: bool = False,
 ) -> Prediction:
     """Returns the class ids of one case: preprocess, predict by windows, back to the grid of the file, clean up.
@@ -63,6 +64,8 @@ def predict_case(
       keep_probabilities: also give the probabilities on the grid of the file (K times the size of a float32 image).
       previous: `(volume, record of the preprocessing) -> class ids (*T)` of a previous stage, on the grid that the
         network sees; they become channels of the image. None: there is none.
+      beside: `(volume, record) -> (*T, D)` further channels behind those, as they are, such as the probabilities that
+        agents start from. None: there are none.
       logits: `predict_fn` gives logits. So these are what windows and flips average and what is resampled; they become
         probabilities on the grid of the file (nnU-Net).
 
@@ -80,6 +83,8 @@ def predict_case(
     array, record = preprocess.forward(volume, settings)
     if previous is not None:
         array = np.asarray(append(array, previous(volume, record), num_classes=num_classes))
+    if beside is not None:
+        array = np.concatenate([array, beside(volume, record)], axis=-1)
     probs = predict_array(
         predict_fn,
         array,

@@ -63,12 +63,17 @@ class Refiner(NamedTuple):
       task: as the training loop takes it.
       trace: `(variables, image, *, labels=None, steps=None) -> Trace` of an episode of the most likely actions. Without
         labels there are no clicks, and rewards mean nothing.
+      first: `(variables, image) -> planes (B, *S, P)` that an episode starts with.
+      advance: `(variables, (B, *S, C + P + H)) -> (B, *S, P + P A)`: image, planes and hints in; the planes after one
+        step and each pixel's action as A planes of 0 and 1 out. So windows of large images can be joined step by step.
       planes: how probabilities and planes become one another.
       hints: how many channels of hints the agents see.
     """
 
     task: Task
     trace: Callable[..., Trace]
+    first: Callable[..., Float[Array, "B *S P"]]
+    advance: Callable[..., Float[Array, "B *S D"]]
     planes: Planes
     hints: int
 
@@ -99,13 +104,14 @@ def refinement(
     channels: int,
     regions: Sequence[Sequence[int]] | None = None,
     group: str = "model",
+    played: int | None = None,
     sync_batch_norm: bool = False,
 ) -> Refiner:
     """Binds a network that is actor and critic into a Task.
 
     `Task.predict` takes images of `channels` channels, and starts where `start` says; or with K probabilities behind
-    them, and starts there; or with `hints` channels of hints behind those. It plays `world.steps` steps, each pixel's
-    most likely action at every one.
+    them, and starts there; or with `hints` channels of hints behind those. At every step each pixel does what is most
+    likely.
 
     Args:
       model: a Flax module with `outputs(P)` output channels.
@@ -116,6 +122,7 @@ def refinement(
       channels: of an image.
       regions: None for exclusive classes; else the class ids of each overlapping region.
       group: name of the one parameter group.
+      played: steps that `Task.predict` plays; None: those of an episode.
       sync_batch_norm: batch norm takes its statistics over all devices of the mapped axis.
     """
     planes = read_planes(num_classes=num_classes, regions=regions)
@@ -168,30 +175,42 @@ def refinement(
         own = {"params": variables["params"][group][NETWORK], **extra[group]}
         image, state = begin(extra, image, labels)
 
-        def one(state, _):
+        states, actions, rewards = [state], [], []
+        for _ in range(world.steps if steps is None else steps):
             scores, _ = model.apply(own, observe(image, state), train=False)
             decision = decide(scores, state.planes, None, learner=rules.learner)
-            new, reward, _ = arrive(state, decision.planes)
-            if labels is None:
-                new = new._replace(hints=state.hints)
-            return new, (new.planes, new.hints, decision.action, reward)
-
-        length = world.steps if steps is None else steps
-        _, (after, hinted, actions, rewards) = jax.lax.scan(one, state, length=length, unroll=True)
+            after, reward, _ = arrive(state, decision.planes)
+            state = after if labels is not None else after._replace(hints=state.hints)
+            states.append(state)
+            actions.append(decision.action)
+            rewards.append(reward)
         return Trace(
-            jnp.concatenate([state.planes[None], after]),
-            jnp.concatenate([state.hints[None], hinted]),
-            actions,
-            rewards,
+            jnp.stack([each.planes for each in states]),
+            jnp.stack([each.hints for each in states]),
+            jnp.stack(actions) if actions else jnp.zeros((0, *state.planes.shape), jnp.int32),
+            jnp.stack(rewards) if rewards else jnp.zeros((0, *state.planes.shape)),
         )
 
+    def first(variables, image):
+        return begin(variables["extra"], image, None)[1].planes
+
+    def advance(variables, shown):
+        extra = variables["extra"]
+        own = {"params": variables["params"][group][NETWORK], **extra[group]}
+        current = shown[..., channels : channels + planes.number]
+        state = State(current, shown[..., channels + planes.number :], current, current[..., :1], jnp.zeros((), int))
+        scores, _ = model.apply(own, observe(shown[..., :channels], state), train=False)
+        decision = decide(scores, current, None, learner=rules.learner)
+        taken = jax.nn.one_hot(decision.action, len(refine.ACTIONS))
+        return jnp.concatenate([decision.planes, taken.reshape(*taken.shape[:-2], -1)], axis=-1)
+
     def predict(variables, image):
-        return planes.back(trace(variables, image).planes[-1])
+        return planes.back(trace(variables, image, steps=played).planes[-1])
 
     def counts(variables, batch):
         return count(predict(variables, batch["image"]), batch["label"])
 
-    return Refiner(Task(init, {group: compute_loss}, counts, predict), trace, planes, hints)
+    return Refiner(Task(init, {group: compute_loss}, counts, predict), trace, first, advance, planes, hints)
 
 
 def _of_batches(world: World) -> tuple[Callable, Callable, Callable]:

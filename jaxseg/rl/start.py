@@ -11,6 +11,7 @@ from jaxseg import ops, registry
 from jaxseg.typing import UserError
 
 START = "start"  # where `extra` keeps the variables of the network that episodes start from
+NAMES = ("threshold", "blank")  # those of `from_string`
 BINS = 64  # of the histogram that a threshold is chosen by
 SOFTNESS = 0.25  # standard deviations from the threshold to a probability of 0.73
 

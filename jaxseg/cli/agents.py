@@ -1,0 +1,220 @@
+"""What the parts of a run are otherwise where agents change a segmentation: network, start, rules, task."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxseg import paths, rl
+from jaxseg.cli import workdir
+from jaxseg.config import AGENTS
+from jaxseg.data import preprocess
+from jaxseg.data.datasets import inputs, layouts
+from jaxseg.train import processes
+from jaxseg.train import state as states
+from jaxseg.typing import Case, Task, UserError, Volume
+
+FOLD = "fold_{}"
+CERTAINTY = 0.9  # of a class where a given mask says it is
+SAME = ("normalize", "orientation", "axis_order", "crop")  # settings of data that a start must share
+
+
+def is_agent(config: ConfigDict) -> bool:
+    """Whether the run's network says what to do with a segmentation, and not what a pixel is."""
+    return config.task in AGENTS
+
+
+def outputs(config: ConfigDict, known: Any) -> int:
+    """How many channels the network has: scores of actions, and of pixels' agents values."""
+    if config.task == "operators":
+        return len(rl.OPERATORS)
+    return rl.outputs(planes(known).number)
+
+
+def fields(config: ConfigDict, known: Any) -> dict[str, Any]:
+    """Returns the fields of the network that the data decide."""
+    own = {"values": planes(known).number} if config.model.name == "pixel_actor_critic" else {}
+    return {"num_classes": outputs(config, known), **own}
+
+
+def planes(known: Any) -> rl.Planes:
+    """The yes-or-no maps of the data's classes or regions."""
+    return rl.read_planes(num_classes=len(known.classes), regions=known.regions)
+
+
+def agent(config: ConfigDict, known: Any, network: Any) -> rl.Refiner:
+    """Binds network, start and rules into what `build.task` and the episodes of an evaluation take."""
+    options, first = config.rl, start(config, known)
+    shared: dict[str, Any] = {
+        "num_classes": len(known.classes),
+        "channels": len(known.channels),
+        "regions": known.regions,
+        "played": config.predict.steps,
+    }
+    if config.task == "operators":
+        rules = rl.QRules(
+            discount=options.discount,
+            epsilon=tuple(options.epsilon),
+            explore=options.explore,
+            replay=options.replay,
+            transitions=options.transitions,
+            target_rate=options.target_rate,
+        )
+        world = rl.OperatorWorld(options.steps, options.threshold_step, options.step_cost)
+        return rl.q_learning(network, first, rules, world, **shared)
+    names = ("learner", "discount", "entropy", "value", "horizon", "reward_map")
+    rules = rl.Rules(**{name: options[name] for name in names})
+    world = rl.World(options.steps, options.reward, options.clicks, options.click_scale)
+    return rl.refinement(network, first, rules, world, sync_batch_norm=config.train.sync_batch_norm, **shared)
+
+
+def start(config: ConfigDict, known: Any) -> rl.Start:
+    """Returns where episodes start.
+
+    Raises:
+      UserError: rl.initial names no start and no trained run, or one of other images or classes.
+    """
+    text = str(config.rl.initial)
+    if text.split("(")[0] in rl.start.NAMES:
+        count = len(known.regions or known.classes)
+        return rl.start.from_string(text, num_classes=count, regions=bool(known.regions))
+    opened = _run(str(_folder(config)))
+    _check(config, known, *opened[:2])
+    return rl.start.reduced(opened[2], factor=config.rl.factor)
+
+
+def divisor(config: ConfigDict) -> tuple[int, ...]:
+    """What the images must be divisible by, so that the network where episodes start takes them."""
+    if str(config.rl.initial).split("(")[0] in rl.start.NAMES:
+        return (1,) * len(config.data.patch_size)
+    return tuple(config.rl.factor * size for size in _run(str(_folder(config)))[3])
+
+
+def common(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
+    """The smallest sizes that both divide, axis by axis."""
+    return tuple(math.lcm(one, other) for one, other in zip(first, second))
+
+
+def _folder(config: ConfigDict) -> paths.Path:
+    """The workdir of the run that rl.initial names; of a run of all folds, that of this run's fold."""
+    folder = paths.path(config.rl.initial)
+    if (folder / FOLD.format(0)).is_dir() and config.data.fold.isdigit():
+        return folder / FOLD.format(config.data.fold)
+    return folder
+
+
+@functools.cache
+def _run(folder: str) -> tuple[ConfigDict, Any, rl.Start, tuple[int, ...]]:
+    """Returns a trained run's (config, facts, start, divisor)."""
+    from jaxseg.cli import build, inference  # which build tasks, through here
+
+    place = paths.path(folder)
+    if not (place / workdir.RECORD).exists():
+        names = ", ".join(rl.start.NAMES)
+        raise UserError(f"rl.initial = {folder} is not the workdir of a trained run; name one, or one of {names}.")
+    config = workdir.stored_config(place)
+    if config.task != "semantic" or config.ensemble.kind:
+        raise UserError(f"rl.initial = {folder} should be a run of one semantic network; name another.")
+    with jax.ensure_compile_time_eval():
+        _, known, task, restored = inference.open_run(place, config)
+    variables = states.inference_variables(restored.state)
+    return config, known, rl.Start(variables, task.predict), build.divisor(config, known)
+
+
+def _check(config: ConfigDict, known: Any, theirs: ConfigDict, found: Any) -> None:
+    if (found.channels, found.classes, found.regions) != (known.channels, known.classes, known.regions):
+        raise UserError(
+            f"rl.initial = {config.rl.initial} was trained on other channels or classes ({', '.join(found.classes)}); "
+            "name a run on the same data."
+        )
+    differing = [name for name in SAME if theirs.data[name] != config.data[name]]
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"rl.initial = {config.rl.initial} was trained with data.{name} = {theirs.data[name]!r}, not "
+            f"{config.data[name]!r}; its network would see other images: set it alike."
+        )
+
+
+def warn(config: ConfigDict, held_out: Sequence[str]) -> None:
+    """Says where the network that episodes start from was trained on cases that are held out here."""
+    if not is_agent(config) or not processes.is_first() or str(config.rl.initial).split("(")[0] in rl.start.NAMES:
+        return
+    seen = sorted(set(held_out) & set(workdir.record(_folder(config)).get("split", {}).get("training", ())))
+    if seen:
+        print(
+            f"warning: {len(seen)} of {len(held_out)} held-out cases, such as {seen[0]}, trained the network of "
+            "rl.initial, so that episodes start too well there; name a run on the same fold"
+        )
+
+
+def given(labels: np.ndarray, known: Any) -> np.ndarray:
+    """Returns the probabilities `(*S, K)` that a given mask of class ids stands for."""
+    if known.regions:
+        inside = np.stack([np.isin(labels, region) for region in known.regions], axis=-1)
+        return np.where(inside, CERTAINTY, 1.0 - CERTAINTY).astype(np.float32)
+    count = len(known.classes)
+    here = labels[..., None] == np.arange(count)
+    return np.where(here, CERTAINTY, (1.0 - CERTAINTY) / (count - 1)).astype(np.float32)
+
+
+def given_masks(arguments: workdir.Arguments, trained: Any, cases: Sequence[Case]) -> Callable | None:
+    """Returns `(volume, record) -> probabilities` of the masks in --initial, or None where none are given.
+
+    Raises:
+      UserError: the run has no agents, or an image has no mask there.
+    """
+    if arguments.initial is None:
+        return None
+    if not is_agent(trained.config):
+        raise UserError(
+            f"--initial gives masks to start from, but {arguments.workdir} finds its own "
+            f"(task={trained.config.task!r}); leave it out, or name a run with task='refinement' or 'operators'."
+        )
+    known, data = trained.known, trained.config.data
+    rule = layouts.LabelRule(
+        values=known.label_values, classes=known.classes, channels=len(known.channels), threshold=data.label_threshold
+    )
+    masks = {case.name: case.images[0] for case in inputs.list_inputs(arguments.initial)}
+    missing = [case.name for case in cases if case.name not in masks]
+    if missing:
+        raise UserError(
+            f"--initial {arguments.initial} has no mask for {len(missing)} of {len(cases)} images: "
+            f"{', '.join(missing[:5])}; masks are named as their images."
+        )
+    by_path = {case.images[0]: case._replace(label=masks[case.name]) for case in cases}
+    settings = preprocess.settings_from_json(trained.record["settings"])
+
+    def beside(volume: Volume, record: preprocess.Record) -> np.ndarray:
+        label = layouts.load_case(by_path[volume.path], rule=rule).label
+        assert label is not None  # the case names its file
+        return given(preprocess.forward_label(label, record, settings), known)
+
+    return beside
+
+
+def resting(config: ConfigDict, known: Any) -> Task:
+    """Returns the task of which nothing is played: it predicts what episodes start with."""
+    from jaxseg.cli import build
+
+    own = ConfigDict(config.to_dict(), type_safe=False)
+    own.predict.steps = 0
+    return build.task(own, known)
+
+
+def evaluator(
+    evaluate: Callable[[states.State], dict[str, float]], before: Callable[[states.State], dict[str, float]]
+) -> Callable[[states.State], dict[str, float]]:
+    """Returns what also tells the Dice that episodes start with, which is measured once."""
+    found: dict[str, float] = {}
+
+    def both(state: states.State) -> dict[str, float]:
+        if not found:
+            found["dice_initial"] = before(state)["dice"]
+        return {**evaluate(state), **found}
+
+    return both

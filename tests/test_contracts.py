@@ -7,6 +7,7 @@ import pytest
 
 from jaxseg import losses, models, tasks, transfer
 from jaxseg.models.classifier import Classifier
+from jaxseg.models.q_network import QNetwork
 from jaxseg.transfer import torch_layout
 from jaxseg.typing import UserError
 
@@ -27,6 +28,7 @@ TINY = {
     "logistic": [{"ndim": n} for n in (2, 3)],
     "monai_vnet": [{"ndim": 2, "features": (4, 8), "encoder_convs": (1, 1), "decoder_convs": (1,)}],
     "pixel_features": [{"ndim": n, "features": (4,)} for n in (2, 3)],
+    "q_network": [{"ndim": n, "features": (4, 8), "hidden": 8} for n in (2, 3)],
     "residual_unet": [{"ndim": n, "features": (4, 8), "strides": (2,)} for n in (2, 3)],
     "segnet": [{"ndim": 2, "convs": (1, 2), "width": 4}, {"ndim": 3, "convs": (1,), "width": 4}],
     "segresnet": [{"ndim": n, "blocks_down": (1, 1), "blocks_up": (1,)} for n in (2, 3)],
@@ -42,6 +44,7 @@ TINY = {
 }
 VARIANTS = [(name, fields) for name, variants in TINY.items() for fields in variants]
 CLASSES = 3
+OF_IMAGES = (Classifier, QNetwork)  # K numbers an image, not a pixel
 ELSEWHERE = {"mask_rcnn"}  # gives detections, not logits: its own battery is tests/models/test_mask_rcnn.py
 
 
@@ -75,7 +78,7 @@ def variant(request):
 def test_logits_have_the_shape_and_type_that_all_rely_on(variant):
     _, _, model, image, variables = variant
     logits, aux = jax.jit(model.apply, static_argnames="train")(variables, image, train=False)
-    space = () if isinstance(model, Classifier) else image.shape[1:-1]
+    space = () if isinstance(model, OF_IMAGES) else image.shape[1:-1]
     assert logits.shape == (2, *space, CLASSES) and logits.dtype == jnp.float32 and isinstance(aux, dict)
     eager, _ = model.apply(variables, image, train=False)
     np.testing.assert_allclose(logits, eager, atol=1e-4)
@@ -89,7 +92,7 @@ def test_gradients_are_finite_on_an_image_without_foreground(variant):
     task = tasks.semantic(model, loss, num_classes=CLASSES)
     params, extra = task.init(jax.random.key(2), image)
     # a classifier has one label an image
-    labels = jnp.zeros(image.shape[:1] if isinstance(model, Classifier) else image.shape[:-1], jnp.int32)
+    labels = jnp.zeros(image.shape[:1] if isinstance(model, OF_IMAGES) else image.shape[:-1], jnp.int32)
     batch = {"image": image, "label": labels}
 
     def value(own):
@@ -115,8 +118,9 @@ BOXES = {
 }  # fmt: skip
 
 
-# Channels of a meta-learner are its members' classes; a filter bank has none to adapt, its weights read the responses.
-NOT_ADAPTED = ("logistic", "stacking_conv", "pixel_features")
+# Channels of a meta-learner are its members' classes, those of a Q-network an image and an episode's state; a filter
+# bank has none to adapt, its weights read the responses.
+NOT_ADAPTED = ("logistic", "stacking_conv", "pixel_features", "q_network")
 ADAPTED = [(name, fields) for name, fields in [*VARIANTS, ("mask_rcnn", BOXES)] if name not in NOT_ADAPTED]
 
 

@@ -42,6 +42,7 @@ MODELS = {
     "monai_vnet": "jaxseg.models.vnet:monai_vnet",
     "pixel_actor_critic": "jaxseg.models.pixel_actor_critic:PixelActorCritic",
     "pixel_features": "jaxseg.models.pixel_features:PixelFeatures",
+    "q_network": "jaxseg.models.q_network:QNetwork",
     "residual_unet": "jaxseg.models.residual_unet:ResidualUNet",
     "segnet": "jaxseg.models.segnet:SegNet",
     "segresnet": "jaxseg.models.segresnet:SegResNet",

@@ -18,7 +18,7 @@ from jaxseg.ops.components import connected_components
 from jaxseg.ops.conv import conv, conv_transpose
 from jaxseg.ops.distance import distance_transform
 from jaxseg.ops.frequency import degrade, enlarge
-from jaxseg.ops.morphology import border, close, dilate, erode, open
+from jaxseg.ops.morphology import border, close, dilate, erode, fill_holes, keep_largest, open
 from jaxseg.ops.nms import batched_nms, nms
 from jaxseg.ops.paste import paste_masks
 from jaxseg.ops.pixel_shuffle import pixel_shuffle
@@ -50,9 +50,11 @@ __all__ = [
     "encode_boxes",
     "enlarge",
     "erode",
+    "fill_holes",
     "gaussian_window",
     "generalized_box_iou",
     "image_pool",
+    "keep_largest",
     "make_anchors",
     "max_pool",
     "max_pool_indices",

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from jaxseg.ops.components import connected_components
+
 
 def erode(mask: Bool[Array | np.ndarray, "*S"], *, iterations: int = 1) -> Bool[Array, "*S"]:
     """Keeps the voxels whose face neighbours are all in the mask, `iterations` times; outside the image is background.
@@ -41,6 +43,26 @@ def border(mask: Bool[Array | np.ndarray, "*S"]) -> Bool[Array, "*S"]:
     """The mask minus its erosion: voxels with a face neighbour outside the mask; outside the image is background."""
     mask = _as_mask(mask)
     return mask & ~_erode_once(mask)
+
+
+def fill_holes(mask: Bool[Array | np.ndarray, "*S"]) -> Bool[Array, "*S"]:
+    """Adds the background that no path over face neighbours joins to the outside of the image.
+
+    Equals `scipy.ndimage.binary_fill_holes` with its defaults, in any number of dimensions.
+    """
+    numbers = connected_components(jnp.pad(~_as_mask(mask), 1, constant_values=True))
+    first, last = numbers.reshape(-1)[0], numbers.reshape(-1)[-1]  # of the rim, which falls in two on a line only
+    return ((numbers != first) & (numbers != last))[(slice(1, -1),) * numbers.ndim]
+
+
+def keep_largest(mask: Bool[Array | np.ndarray, "*S"]) -> Bool[Array, "*S"]:
+    """Keeps the connected part (face neighbours) with the most voxels; of several such, the one that comes first."""
+    mask = _as_mask(mask)
+    if mask.size == 0:
+        return mask
+    numbers = connected_components(mask)
+    counts = jnp.zeros(mask.size + 1, jnp.int32).at[numbers.reshape(-1)].add(1)
+    return mask & (numbers == 1 + jnp.argmax(counts[1:]))
 
 
 def _as_mask(mask: Array | np.ndarray) -> Bool[Array, "*S"]:

@@ -45,6 +45,7 @@ COUNTS = [
     (138_365_992, "classifier", {"backbone": "vgg16_bn"}),
     (39_916_312, "classifier", {"backbone": "xception65"}),
     (4_652_008, "classifier", {"backbone": "efficientnet_lite0"}),
+    (32_778, "q_network", {"num_classes": 9, "channels": 5}),
 ]
 
 
@@ -55,7 +56,8 @@ def test_parameters(count, name, fields):
     model = models.create(name, **fields)
     (logits, _), variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])) == count
-    assert logits.shape == ((1, 1000) if name == "classifier" else (1, 64, 96, model.num_classes))
+    space = () if name in ("classifier", "q_network") else (64, 96)
+    assert logits.shape == (1, *space, model.num_classes)
 
 
 @pytest.mark.parametrize("count, name", [(14_714_688, "vgg16"), (14_723_136, "vgg16_bn")])

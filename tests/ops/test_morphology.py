@@ -46,6 +46,33 @@ def test_border(shape):
     np.testing.assert_array_equal(ops.border(np.ones((4, 5), bool)), ring)
 
 
+@pytest.mark.parametrize("shape", [(31,), *SHAPES])
+def test_fill_holes_equals_scipy(shape):
+    mask = noise(shape)
+    mask[(slice(-3, None),) * len(shape)] = False  # the outside reaches the last corner
+    expected = ndimage.binary_fill_holes(mask)
+    assert (expected != mask).any() and not expected.all()
+    np.testing.assert_array_equal(ops.fill_holes(mask), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_keep_largest_equals_counting_on_the_host(shape):
+    mask = noise(shape, 0.4)
+    numbers, _ = ndimage.label(mask)
+    np.testing.assert_array_equal(ops.keep_largest(mask), numbers == 1 + np.bincount(numbers.ravel())[1:].argmax())
+
+
+def test_of_two_largest_parts_the_first_stays():
+    mask = np.array([[0, 1, 1, 0, 0], [0, 0, 0, 0, 1], [1, 0, 0, 0, 1]], bool)
+    np.testing.assert_array_equal(ops.keep_largest(mask), mask & (np.arange(3) == 0)[:, None])
+
+
+def test_empty_and_full_masks_stay():
+    for function in (ops.fill_holes, ops.keep_largest):
+        for mask in (np.zeros((4, 6), bool), np.ones((4, 6), bool), np.zeros((0, 6), bool)):
+            np.testing.assert_array_equal(function(mask), mask)
+
+
 def test_zero_iterations_change_nothing():
     mask = noise((6, 7))
     for function in (ops.erode, ops.dilate, ops.open, ops.close):
@@ -54,6 +81,6 @@ def test_zero_iterations_change_nothing():
 
 def test_jit_and_vmap_equal_eager():
     masks = noise((3, 9, 12))
-    for function in (ops.erode, ops.dilate, ops.open, ops.close, ops.border):
+    for function in (ops.erode, ops.dilate, ops.open, ops.close, ops.border, ops.fill_holes, ops.keep_largest):
         found = jax.jit(jax.vmap(function))(masks)
         np.testing.assert_array_equal(found, np.stack([function(mask) for mask in masks]))

@@ -1,4 +1,4 @@
-"""Episodes on held-out cases: Dice by step and by click, against the start; files, a table, sections of the report."""
+"""Episodes on held-out cases: Dice by step and by click, against the start; their files and a table of them."""
 
 import io
 import json
@@ -10,31 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxseg import metrics, paths
-from jaxseg.evaluate import files, page
+from jaxseg.evaluate import files
 from jaxseg.evaluate.evaluator import file_stem
-from jaxseg.evaluate.page import Cell
 from jaxseg.typing import UserError
-from jaxseg.viz import by_step
 
 FOLDER, STEPS, CLICKS, SUMMARY = "episodes", "steps.csv", "clicks.csv", "summary.json"
 GOALS = (0.8, 0.9)  # Dice that clicks should reach
 _EQUAL = 1e-9  # Dice that differs by less is equal: means over classes are rounded
-
-READING_STEPS = """<p>Every case was refined step by step, each step by the actions that the agent holds best.
-<b>Dice</b> is the mean over cases of each case's mean over its classes; the <b>change</b> is paired, case by case,
-against the same case at step 0, the mask that the agent was given: where its interval lies above 0, the steps help on
-cases like these. Cases whose Dice fell are counted as <b>worse</b>: a mean may hide them. Steps beyond those trained
-show whether it does harm to go on. The <b>reward</b> is what the agent was trained to gain in a step, in its own
-unit.</p>"""
-READING_CLICKS = """<p>A simulated annotator clicks in the middle of what is most wrong; the agent refines the mask; and
-so on. <b>Clicks to reach</b> a Dice is the mean over cases of the number of clicks after which the case first reached
-it. A case that never did counts as one click more than were made, so that the mean is too low where many did not. It is
-the NoC of interactive segmentation (Sofiiuk et al. 2022, RITM) but for two things: theirs is by IoU, and counts such a
-case with as many clicks as were made.</p>"""
-READING_PICTURES = """<p>The solid line is the truth, the dashed one the mask after the step. What was done to the whole
-image stands above it. Where every pixel acts, there are maps below: what each pixel gained in the step (green) or lost
-(purple), and what it did: blue raised its probability, red lowered it, grey left or smoothed it. The white outline in
-them is the truth.</p>"""
 
 
 class Played(NamedTuple):
@@ -131,7 +113,9 @@ def summarise(played: Sequence[Played], *, classes: Sequence[str], trained_steps
     The result holds "classes", "trained_steps", "cases"; "steps", one entry a step from 0: "step", "dice" (as
     `metrics.summarise`, over cases of each case's mean over its classes), and from step 1 on "reward" (likewise),
     "change" (`metrics.compare` against step 0, over cases) and the numbers of cases that are "better", "equal", "worse"
-    than their start and "not_worse". With clicks also "clicks": "by_click", entries "click" and "dice", and "goals",
+    than their start and "not_worse". A class that neither the truth nor the start has, and the step has, is no part of
+    the mean change, and counted as "invented"; the reverse as "cleared". To the case it counts as a Dice of 1 lost or
+    gained. With clicks also "clicks": "by_click", entries "click" and "dice", and "goals",
     entries "dice" (the goal), "reached" (cases), "share" of n, "clicks" (as `metrics.summarise`: of the number of
     clicks at which a case first reached it; one more than were made where it never did), "never" and "made".
 
@@ -189,13 +173,17 @@ def _step(played: Sequence[Played], classes: Sequence[str], step: int) -> dict[s
     )
     change = metrics.compare(before, after)
     kept = ("mean_difference", "low", "high", "wilcoxon_p", "n", "n_excluded")
-    gained = np.array([metrics.finite_mean((one.dice[step] - one.dice[0]).tolist()) for one in played])
+    first, now = (np.stack([one.dice[at] for one in played]) for at in (0, step))  # (cases, K)
+    invented, cleared = np.isnan(first) & ~np.isnan(now), ~np.isnan(first) & np.isnan(now)
+    gains = np.where(invented, -1.0, np.where(cleared, 1.0, now - first))
+    gained = np.array([metrics.finite_mean(row) for row in gains.tolist()])
     better, worse = int((gained > _EQUAL).sum()), int((gained < -_EQUAL).sum())
     equal = int(np.isfinite(gained).sum()) - better - worse
     return entry | {
         "reward": metrics.summarise([float(one.rewards[step - 1]) for one in played]),
         "change": {key: change[key] for key in kept},
         "better": better, "equal": equal, "worse": worse, "not_worse": better + equal,
+        "invented": int(invented.sum()), "cleared": int(cleared.sum()),
     }  # fmt: skip
 
 
@@ -235,142 +223,55 @@ def summary_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
 
     names = ("step", "Dice", "95 % interval", "n", "change", "95 % interval", "n", "better", "equal", "worse")
     show(names, [_step_line(entry) for entry in summary["steps"]])
+    if said := inventions(summary["steps"]):
+        console.print(said, highlight=False)
     console.print(f"trained on episodes of {summary['trained_steps']} steps; change: against step 0, case by case")
     if "clicks" in summary:
         console.print()
         entries = summary["clicks"]["by_click"]
-        show(("clicks", "Dice", "95 % interval", "n"), [[str(e["click"]), *_mean_texts(e["dice"])] for e in entries])
+        show(("clicks", "Dice", "95 % interval", "n"), [[str(e["click"]), *mean_texts(e["dice"])] for e in entries])
         for goal in summary["clicks"]["goals"]:
             console.print(_goal_sentence(goal), highlight=False)
     return text.getvalue()
 
 
-def _mean_texts(entry: Mapping[str, Any], *, digits: int = 3) -> list[str]:
+def mean_texts(entry: Mapping[str, Any], *, digits: int = 3) -> list[str]:
     low, high = (files.number(entry[key], digits=digits) for key in ("low", "high"))
     return [files.number(entry["mean"], digits=digits), f"{low} to {high}", str(entry["n"])]
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
     return f"+{value:.3f}" if value > 0 else files.number(value)
 
 
 def _step_line(entry: Mapping[str, Any]) -> list[str]:
-    line = [str(entry["step"]), *_mean_texts(entry["dice"])]
+    line = [str(entry["step"]), *mean_texts(entry["dice"])]
     if "change" not in entry:
         return [*line, *[""] * 6]
     change = entry["change"]
-    interval = f"{_signed(change['low'])} to {_signed(change['high'])}"
+    interval = f"{signed(change['low'])} to {signed(change['high'])}"
     counts = [str(entry[key]) for key in ("better", "equal", "worse")]
-    return [*line, _signed(change["mean_difference"]), interval, str(change["n"]), *counts]
+    return [*line, signed(change["mean_difference"]), interval, str(change["n"]), *counts]
+
+
+def inventions(entries: Sequence[Mapping[str, Any]]) -> str:
+    """Says where a step has what neither truth nor start has, or no longer has it: such changes are in no mean."""
+    found = [
+        f"step {entry['step']}: {entry['invented']} invented, {entry['cleared']} cleared"
+        for entry in entries
+        if entry.get("invented") or entry.get("cleared")
+    ]
+    if not found:
+        return ""
+    return (
+        "Not in the mean change, but among better and worse: classes that a case's truth lacks and the step invented, "
+        f"or cleared away ({'; '.join(found)})."
+    )
 
 
 def _goal_sentence(goal: Mapping[str, Any]) -> str:
-    mean, interval, number = _mean_texts(goal["clicks"], digits=2)
+    mean, interval, number = mean_texts(goal["clicks"], digits=2)
     return (
         f"Dice {goal['dice']:g}: reached by {goal['reached']} of {goal['n']} cases with up to {goal['made']} clicks; "
         f"clicks to reach it {mean} ({interval}, n {number}), {goal['made'] + 1} for the {goal['never']} that never did"
     )
-
-
-def sections(folder: str | paths.Path) -> dict[str, str]:
-    """Returns the sections "Episodes" and "Clicks" of a page, where the evaluation has left them; {} where not.
-
-    Args:
-      folder: the evaluation's.
-
-    Raises:
-      UserError: a file is missing, damaged, or lacks what the section shows.
-    """
-    folder = paths.path(folder) / FOLDER
-    if not (folder / SUMMARY).is_file():
-        return {}
-    summary = files.read_summary(folder / SUMMARY)
-    try:
-        found = {"Episodes": _episodes(folder, summary)}
-        if "clicks" in summary:
-            found["Clicks"] = _clicks(folder, summary["clicks"])
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else error
-        raise UserError(
-            f"{folder / SUMMARY} does not hold what the report shows ({why}); run --mode evaluate again."
-        ) from error
-    return found
-
-
-def _episodes(folder: paths.Path, summary: Mapping[str, Any]) -> str:
-    trained, entries = int(summary["trained_steps"]), summary["steps"]
-    head = ("step", "Dice", "change since the start", "better", "equal", "worse", "reward")
-    rows = []
-    for entry in entries:
-        beyond = " (beyond training)" if entry["step"] > trained else ""
-        cells = [Cell(f"{entry['step']}{beyond}"), _mean_cell(entry["dice"])]
-        if "change" in entry:
-            cells += [_change_cell(entry["change"]), *(Cell(str(entry[key])) for key in ("better", "equal", "worse"))]
-            cells.append(_mean_cell(entry["reward"], digits=4))
-        rows.append([*cells, *[Cell("–")] * (len(head) - len(cells))])
-    note = (
-        '<p class="faint">Means over cases; below each its 95 % interval (bootstrap over cases) and n, the number of '
-        f"cases in it. Training had episodes of {trained} steps.</p>"
-    )
-    curve = _curve(folder / STEPS, "step", len(entries), trained=trained)
-    return READING_STEPS + note + page.table(head, rows) + curve + _gallery(folder, summary.get("pictures", []))
-
-
-def _mean_cell(entry: Mapping[str, Any], *, digits: int = 3) -> Cell:
-    mean, interval, number = _mean_texts(entry, digits=digits)
-    between = f"<small>{interval}</small>" if math.isfinite(entry["low"]) else ""
-    excluded = f"<small>{entry['n_excluded']} excluded</small>" if entry.get("n_excluded") else ""
-    return Cell(f"<strong>{mean}</strong>{between}<small>n {number}</small>{excluded}")
-
-
-def _change_cell(change: Mapping[str, Any]) -> Cell:
-    interval = ""
-    if math.isfinite(change["low"]):
-        interval = f"<small>{_signed(change['low'])} to {_signed(change['high'])}</small>"
-    excluded = f"<small>{change['n_excluded']} excluded</small>" if change.get("n_excluded") else ""
-    return Cell(
-        f"<strong>{_signed(change['mean_difference'])}</strong>{interval}<small>n {change['n']}</small>{excluded}"
-    )
-
-
-def _clicks(folder: paths.Path, found: Mapping[str, Any]) -> str:
-    by_click, goals = found["by_click"], found["goals"]
-    dice = page.table(["clicks", "Dice"], [[Cell(str(e["click"])), _mean_cell(e["dice"])] for e in by_click])
-    head = ("Dice to reach", "cases that reach it", "share", "clicks to reach it", "never")
-    rows = [
-        [
-            Cell(f"{goal['dice']:g}"),
-            Cell(f"{goal['reached']} of {goal['n']}"),
-            Cell(files.number(goal["share"], digits=2)),
-            _mean_cell(goal["clicks"], digits=2),
-            Cell(str(goal["never"])),
-        ]
-        for goal in goals
-    ]
-    return READING_CLICKS + page.table(head, rows) + dice + _curve(folder / CLICKS, "click", len(by_click))
-
-
-def _curve(path: paths.Path, label: str, count: int, *, trained: int | None = None) -> str:
-    """The plot of the rows of a table that was written beside the summary."""
-    rows = files.read_cases(path, names=("case", "class", label, "dice"))
-    values: dict[str, list[list[float]]] = {}
-    for row in rows:
-        values.setdefault(row["case"], [[] for _ in range(count)])[int(row[label])].append(float(row["dice"]))
-    dice = np.array([[metrics.finite_mean(at) for at in steps] for steps in values.values()]).reshape(-1, count)
-    caption = f"Mean Dice by {label} with its 95 % interval, and its change since {label} 0; a thin line a case."
-    picture = by_step(dice, trained=trained, label=label)
-    if picture is None:
-        return page.missing(f"There are too few {label}s or scores to plot.")
-    return page.figure(page.image(picture, kind="image/svg+xml", describe=caption), caption, style="plot")
-
-
-def _gallery(folder: paths.Path, pictures: Sequence[Mapping[str, str]]) -> str:
-    parts = []
-    for entry in pictures:
-        path = folder / paths.path(entry["file"]).name
-        if not path.is_file():
-            parts.append(page.missing(f"The picture of {entry['name']} is missing."))
-            continue
-        shown = page.image(page.as_jpeg(path.read_bytes()), kind="image/jpeg", describe=f"episode: {entry['name']}")
-        parts.append(page.figure(shown, entry["name"]))
-    return READING_PICTURES + "".join(parts) if parts else ""

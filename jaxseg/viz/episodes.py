@@ -23,7 +23,7 @@ _SHARE = 99  # per cent of the rewards that are not 0 whose colours are not cut
 _NARROWEST, _WIDEST = 150, 300  # pixels of one picture's place
 _LINE = 18  # pixels of a line of text
 
-Picture = UInt8[np.ndarray, "H W 3"]
+Picture = UInt8[np.ndarray, "_ _ 3"]
 Click = tuple[int, Sequence[int], bool]  # (step, index of the pixel, whether it belongs to what is sought)
 
 
@@ -93,7 +93,7 @@ def episode(
     dice = dice_of(masks, truth, num_classes=len(classes) or None)
     pictures = _pictures(image, masks, frame, [] if clicks is None else _shown(clicks, place))
     named = None if isinstance(actions, np.ndarray) else actions
-    means = None if rewards is None else [float(step[_counts(step, truth)].mean()) for step in rewards]
+    means = None if rewards is None else _mean_rewards(rewards, truth)
     by_image = means if rewards is not None and rewards.ndim == 1 else None
     rows = [_top(pictures, frame, dice, captions, named, by_image)]
     if rewards is not None and rewards.ndim > 1 and steps:
@@ -141,8 +141,8 @@ def _check(image, masks, truth, rewards, actions, action_names, captions, clicks
 
 def dice_of(
     masks: Integer[np.ndarray, "n *S"], truth: Integer[np.ndarray, "*S"], *, num_classes: int | None = None
-) -> Float[np.ndarray, "n K-1"]:
-    """Returns the Dice of each mask and foreground class, NaN where neither has it; K as found by default."""
+) -> Float[np.ndarray, "n K"]:
+    """Returns the Dice of each mask and foreground class, NaN where neither has it; as many as are found by default."""
     found = num_classes or 1 + max(1, int(masks.max()), int(truth[truth != IGNORE].max(initial=0)))
     counts = [np.asarray(metrics.confusion(mask, truth, num_classes=found)) for mask in masks]
     return np.asarray(metrics.counts_to_dice(np.stack(counts)))
@@ -174,9 +174,10 @@ def action_colors(names: Sequence[str]) -> UInt8[np.ndarray, "A 3"]:
     return table
 
 
-def _counts(rewards: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Which rewards of a step to average: those of pixels that are scored; the one of a whole image."""
-    return np.ones((), bool) if rewards.ndim == 0 else truth != IGNORE
+def _mean_rewards(rewards: np.ndarray, truth: np.ndarray) -> list[float]:
+    """Each step's mean over the pixels that are scored; of whole images as they are."""
+    per_step = rewards if rewards.ndim == 1 else rewards[:, truth != IGNORE].mean(axis=1)
+    return [float(value) for value in per_step]
 
 
 def _frame(truth: np.ndarray, place: int | None, spacing_mm, count: int, width: int) -> _Frame:

@@ -47,6 +47,8 @@ def sections(folder: str | paths.Path) -> dict[str, str]:
         found = {"Episodes": _episodes(folder, summary)}
         if "clicks" in summary:
             found["Clicks"] = _clicks(folder, summary["clicks"])
+    except UserError:  # names another file
+        raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise UserError(
@@ -68,7 +70,7 @@ def _episodes(folder: paths.Path, summary: Mapping[str, Any]) -> str:
         rows.append([*cells, *[Cell("–")] * (len(head) - len(cells))])
     note = (
         '<p class="faint">Means over cases; below each its 95 % interval (bootstrap over cases) and n, the number of '
-        f"cases in it. Training had episodes of {trained} steps.</p>"
+        f"cases in it. Steps of an episode in training: {trained}.</p>"
     )
     said = inventions(entries)
     note += page.warning([said]) if said else ""
@@ -115,6 +117,11 @@ def _curve(path: paths.Path, label: str, count: int, *, trained: int | None = No
     rows = files.read_cases(path, names=("case", "class", label, "dice"))
     values: dict[str, list[list[float]]] = {}
     for row in rows:
+        if row[label] not in range(count) or not isinstance(row["dice"], int | float):
+            found = f"{label} {row[label]} with the Dice {row['dice']}"
+            raise UserError(
+                f"{path} should hold {label}s up to {count - 1}, it has {found}; run --mode evaluate again."
+            )
         values.setdefault(row["case"], [[] for _ in range(count)])[int(row[label])].append(float(row["dice"]))
     dice = np.array([[metrics.finite_mean(at) for at in steps] for steps in values.values()]).reshape(-1, count)
     caption = f"Mean Dice by {label} with its 95 % interval, and its change since {label} 0; a thin line a case."

@@ -225,7 +225,7 @@ def summary_table(summary: Mapping[str, Any], *, width: int = 110) -> str:
     show(names, [_step_line(entry) for entry in summary["steps"]])
     if said := inventions(summary["steps"]):
         console.print(said, highlight=False)
-    console.print(f"trained on episodes of {summary['trained_steps']} steps; change: against step 0, case by case")
+    console.print(f"change: against step 0, case by case; steps of an episode in training: {summary['trained_steps']}")
     if "clicks" in summary:
         console.print()
         entries = summary["clicks"]["by_click"]

@@ -1,6 +1,6 @@
 """From predictions to what a person reads: rows, tables, pictures, one page."""
 
-from jaxseg.evaluate import files, page, search
+from jaxseg.evaluate import episodes, files, page, search
 from jaxseg.evaluate.certainty import certainty_section, ensemble_sections, members_section
 from jaxseg.evaluate.compare import compare_runs
 from jaxseg.evaluate.data_section import data_section
@@ -29,6 +29,7 @@ __all__ = [
     "compare_sets",
     "data_section",
     "ensemble_sections",
+    "episodes",
     "evaluate_cases",
     "evaluate_instances",
     "files",

@@ -120,15 +120,18 @@ def read_summary(path: str | paths.Path) -> dict[str, Any]:
     """Reads summary.json; null becomes NaN and "inf" infinity again.
 
     Raises:
-      UserError: the file is missing or is not JSON.
+      UserError: the file is missing or is no JSON object.
     """
     path = paths.path(path)
     if not path.is_file():
         raise UserError(f"There is no {path}; run --mode evaluate first.")
     try:
-        return _numbers(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError as error:
+        content = _numbers(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:  # also of bytes that are no text
         raise UserError(f"{path} is not valid JSON ({error}); run --mode evaluate again.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} should hold a JSON object, it holds {content!r:.40}; run --mode evaluate again.")
+    return content
 
 
 def jsonable(value: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxseg import paths
-from jaxseg.evaluate import files, image_report, page
+from jaxseg.evaluate import episode_report, files, image_report, page
 from jaxseg.evaluate.certainty import ensemble_sections
 from jaxseg.evaluate.data_section import data_section
 from jaxseg.evaluate.evaluator import file_stem
@@ -107,6 +107,7 @@ def _sections(folder: paths.Path) -> tuple[dict[str, str], list[Row]]:
     if not scored:
         sections = {"Scores": page.missing("This run has not been evaluated yet: run --mode evaluate.")}
     sections |= ensemble_sections(folder)
+    sections |= episode_report.sections(folder)
     if "coco" in summary:
         sections["Average precision"] = _average_precision(summary["coco"])
     sections["Pictures"] = _gallery(pictures, rows)

@@ -82,5 +82,9 @@ def _refinement_problems(config: ConfigDict) -> Iterator[str]:
 def _operator_problems(config: ConfigDict) -> Iterator[str]:
     if config.model.name != "q_network":
         yield f"task='operators' learns values of actions; set model.name='q_network', got {config.model.name!r}."
+    if config.predict.steps is not None:
+        yield "predict.steps is for task='refinement'; leave it unset, an agent over operators stops by itself."
+    if config.train.total_steps is None:
+        yield "task='operators' explores for a share of the updates; set train.total_steps."
     if config.rl.clicks:
         yield "rl.clicks are for task='refinement'; set it to 0."

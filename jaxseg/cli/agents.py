@@ -14,6 +14,7 @@ from jaxseg.cli import workdir
 from jaxseg.config import AGENTS
 from jaxseg.data import preprocess
 from jaxseg.data.datasets import inputs, layouts
+from jaxseg.rl import operators, q_learning
 from jaxseg.train import processes
 from jaxseg.train import state as states
 from jaxseg.typing import Case, Task, UserError, Volume
@@ -31,7 +32,7 @@ def is_agent(config: ConfigDict) -> bool:
 def outputs(config: ConfigDict, known: Any) -> int:
     """How many channels the network has: scores of actions, and of pixels' agents values."""
     if config.task == "operators":
-        return len(rl.OPERATORS)
+        return len(operators.OPERATORS)
     return rl.outputs(planes(known).number)
 
 
@@ -46,30 +47,47 @@ def planes(known: Any) -> rl.Planes:
     return rl.read_planes(num_classes=len(known.classes), regions=known.regions)
 
 
-def agent(config: ConfigDict, known: Any, network: Any) -> rl.Refiner:
-    """Binds network, start and rules into what `build.task` and the episodes of an evaluation take."""
-    options, first = config.rl, start(config, known)
-    shared: dict[str, Any] = {
-        "num_classes": len(known.classes),
-        "channels": len(known.channels),
-        "regions": known.regions,
-        "played": config.predict.steps,
-    }
-    if config.task == "operators":
-        rules = rl.QRules(
-            discount=options.discount,
-            epsilon=tuple(options.epsilon),
-            explore=options.explore,
-            replay=options.replay,
-            transitions=options.transitions,
-            target_rate=options.target_rate,
-        )
-        world = rl.OperatorWorld(options.steps, options.threshold_step, options.step_cost)
-        return rl.q_learning(network, first, rules, world, **shared)
+def task(config: ConfigDict, known: Any, network: Any) -> Task:
+    """Binds network, start and rules into a Task."""
+    if config.task == "refinement":
+        return refiner(config, known, network).task
+    options = config.rl
+    world = operators.Rules(
+        steps=options.steps,
+        threshold=options.threshold_step,
+        cost=options.step_cost,
+    )
+    rules = q_learning.Rules(
+        environment=world,
+        updates=(config.train.total_steps or 1) * config.optim.accumulate,
+        explore=options.explore,
+        first_epsilon=options.epsilon[0],
+        last_epsilon=options.epsilon[1],
+        discount=options.discount,
+        capacity=options.replay,
+        transitions=options.transitions,
+        target_rate=options.target_rate,
+    )
+    return q_learning.q_learning(network, start(config, known), rules, **_data(known))
+
+
+def refiner(config: ConfigDict, known: Any, network: Any) -> rl.Refiner:
+    """Binds the agents that are pixels; what an evaluation plays their episodes with."""
+    options = config.rl
     names = ("learner", "discount", "entropy", "value", "horizon", "reward_map")
-    rules = rl.Rules(**{name: options[name] for name in names})
-    world = rl.World(options.steps, options.reward, options.clicks, options.click_scale)
-    return rl.refinement(network, first, rules, world, sync_batch_norm=config.train.sync_batch_norm, **shared)
+    return rl.refinement(
+        network,
+        start(config, known),
+        rl.Rules(**{name: options[name] for name in names}),
+        rl.World(options.steps, options.reward, options.clicks, options.click_scale),
+        played=config.predict.steps,
+        sync_batch_norm=config.train.sync_batch_norm,
+        **_data(known),
+    )
+
+
+def _data(known: Any) -> dict[str, Any]:
+    return {"num_classes": len(known.classes), "channels": len(known.channels), "regions": known.regions}
 
 
 def start(config: ConfigDict, known: Any) -> rl.Start:
@@ -197,13 +215,10 @@ def given_masks(arguments: workdir.Arguments, trained: Any, cases: Sequence[Case
     return beside
 
 
-def resting(config: ConfigDict, known: Any) -> Task:
-    """Returns the task of which nothing is played: it predicts what episodes start with."""
-    from jaxseg.cli import build
-
-    own = ConfigDict(config.to_dict(), type_safe=False)
-    own.predict.steps = 0
-    return build.task(own, known)
+def resting(config: ConfigDict, known: Any, own: Task) -> Task:
+    """Returns the task of agents that do nothing: it predicts what episodes start with."""
+    first = start(config, known)
+    return own._replace(predict=lambda variables, image: first.apply(variables["extra"][rl.start.START], image))
 
 
 def evaluator(

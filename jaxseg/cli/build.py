@@ -195,7 +195,7 @@ def task(config: ConfigDict, known: Facts, *, logits: bool = False) -> Task:
     if config.task == "instance":
         return _frozen(config, instances.task(config, model(config, known)))
     if agents.is_agent(config):
-        return _frozen(config, agents.agent(config, known, model(config, known)).task)
+        return _frozen(config, agents.task(config, known, model(config, known)))
     shape: dict[str, Any] = {"ndim": configs.ndim_of(config), "dtype": compute_dtype(config)}
     if images.makes_images(config):
         return _frozen(config, images.task(config, known.channels, len(known.classes), **shape))

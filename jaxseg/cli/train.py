@@ -129,7 +129,9 @@ def _train(config, folder, known, cases, held_out, checkpoints, begin, watch) ->
     elif held_out:
         evaluate = evaluator(config, known, task, held_out)
         if agents.is_agent(config):
-            evaluate = agents.evaluator(evaluate, evaluator(config, known, agents.resting(config, known), held_out))
+            evaluate = agents.evaluator(
+                evaluate, evaluator(config, known, agents.resting(config, known, task), held_out)
+            )
     latest = checkpoints.pick("latest")
     if latest is not None:
         restored = checkpoints.restore(state, step=latest)

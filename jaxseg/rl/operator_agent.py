@@ -79,7 +79,7 @@ def make_agent(
     """Binds a network and a start into an agent; arguments as `q_learning` has them."""
     planes = read_planes(num_classes=num_classes, regions=regions)
     background = int(not regions and num_classes > 2)  # the first plane of several exclusive classes: no agent acts
-    count = planes.count - background
+    count = planes.number - background
     outputs = len(regions) if regions else num_classes
 
     def begin(variables: PyTree, image: Array) -> tuple[Array, Array]:

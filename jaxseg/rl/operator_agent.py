@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxseg.rl import operators
+from jaxseg.rl import start as starts
 from jaxseg.rl.operators import STOP, State
 from jaxseg.rl.planes import read_planes
 from jaxseg.rl.start import START, Start
@@ -196,12 +197,10 @@ def _given(
     start: Start, variables: PyTree, image: Float[Array, "B *S D"], *, channels: int, outputs: int
 ) -> tuple[Float[Array, "B *S C"], Float[Array, "B *S K"]]:
     """Parts an image from the probabilities behind it; where there are none, the start makes them."""
-    found = image.shape[-1]
-    if found == channels:
-        return image, jax.lax.stop_gradient(start.apply(variables, image))
-    if found == channels + outputs:
-        return image[..., :channels], image[..., channels:]
-    raise UserError(
-        f"An image to refine should have {channels} channels, or {channels + outputs} with the probabilities to start "
-        f"from; it has {found}."
-    )
+    if image.shape[-1] not in (channels, channels + outputs):
+        raise UserError(
+            f"An image to refine should have {channels} channels, or {channels + outputs} with the probabilities to "
+            f"start from; it has {image.shape[-1]}."
+        )
+    own, probabilities, _ = starts.given(start, variables, image, channels=channels, num_outputs=outputs)
+    return own, probabilities

@@ -1,7 +1,7 @@
 """Pixel-wise agents refine masks, step by step: of a coarse network, or of a mere threshold.
 
     python launch.py --config configs/rl_refine.py:coarse --config.data.root=DIR --workdir runs/coarse
-    python launch.py --config configs/rl_refine.py:initial=runs/coarse --config.data.root=DIR
+    python launch.py --config configs/rl_refine.py --config.data.root=DIR
     python launch.py --mode predict --workdir runs/rl_refine --input IMAGES --output MASKS [--initial OTHER_MASKS]
 
 The first command trains the coarse network, a small U-Net for a few steps. DIR holds images/ and masks/ of equal names:
@@ -21,7 +21,14 @@ CLASSES = {"kvasir": "polyp", "jsrt": "lung"}
 
 def get_config(arg=None):
     arg = parse_arg(
-        arg, debug=False, data="kvasir", coarse=False, initial="", learner="actor_critic", clicks=0, steps=300
+        arg,
+        debug=False,
+        data="kvasir",
+        coarse=False,
+        initial="runs/coarse",
+        learner="actor_critic",
+        clicks=0,
+        steps=300,
     )
     config = base_config()
 
@@ -46,7 +53,7 @@ def get_config(arg=None):
         config.train.eval_steps = 100
     else:
         config.task = "refinement"
-        config.rl.initial = arg.initial or None
+        config.rl.initial = arg.initial
         config.rl.learner = arg.learner
         config.rl.clicks = arg.clicks
         config.model = {"name": "pixel_actor_critic", "ndim": 2, "features": 16}

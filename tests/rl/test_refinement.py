@@ -26,7 +26,8 @@ class Linear(nn.Module):
         return nn.Dense(self.channels, kernel_init=nn.initializers.zeros, name="dense")(image), {}
 
 
-def refiner(world=refine.World(steps=2), rules=rl.Rules(), *, start=None, num_classes=2, regions=None):
+def refiner(world=None, rules=None, *, start=None, num_classes=2, regions=None):
+    world, rules = world or refine.World(steps=2), rules or rl.Rules()
     planes = rl.read_planes(num_classes=num_classes, regions=regions).number
     count = len(regions) if regions else num_classes
     start = rl.start.blank(num_classes=count, regions=bool(regions)) if start is None else start
@@ -283,7 +284,7 @@ def test_a_reduced_start_sees_a_smaller_image():
 
     found = rl.start.reduced(rl.Start({}, apply), factor=2).apply({}, jnp.zeros((1, 8, 6, 1)))
     assert shapes == [(1, 4, 3, 1)] and found.shape == (1, 8, 6, 2)
-    with pytest.raises(UserError, match="rl.factor = 4 should divide"):
+    with pytest.raises(UserError, match=r"rl\.factor = 4 should divide"):
         rl.start.reduced(rl.Start({}, apply), factor=4).apply({}, jnp.zeros((1, 8, 6, 1)))
 
 

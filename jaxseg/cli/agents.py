@@ -51,14 +51,14 @@ def task(config: ConfigDict, known: Any, network: Any) -> Task:
     """Binds network, start and rules into a Task."""
     if config.task == "refinement":
         return refiner(config, known, network).task
+    return q_learning.q_learning(network, start(config, known), operator_rules(config), **data_of(known))
+
+
+def operator_rules(config: ConfigDict) -> q_learning.Rules:
+    """How the agent over operators learns, and what its actions do."""
     options = config.rl
-    world = operators.Rules(
-        steps=options.steps,
-        threshold=options.threshold_step,
-        cost=options.step_cost,
-    )
-    rules = q_learning.Rules(
-        environment=world,
+    return q_learning.Rules(
+        environment=operators.Rules(steps=options.steps, threshold=options.threshold_step, cost=options.step_cost),
         updates=(config.train.total_steps or 1) * config.optim.accumulate,
         explore=options.explore,
         first_epsilon=options.epsilon[0],
@@ -68,7 +68,6 @@ def task(config: ConfigDict, known: Any, network: Any) -> Task:
         transitions=options.transitions,
         target_rate=options.target_rate,
     )
-    return q_learning.q_learning(network, start(config, known), rules, **_data(known))
 
 
 def refiner(config: ConfigDict, known: Any, network: Any) -> rl.Refiner:
@@ -82,11 +81,12 @@ def refiner(config: ConfigDict, known: Any, network: Any) -> rl.Refiner:
         rl.World(options.steps, options.reward, options.clicks, options.click_scale),
         played=config.predict.steps,
         sync_batch_norm=config.train.sync_batch_norm,
-        **_data(known),
+        **data_of(known),
     )
 
 
-def _data(known: Any) -> dict[str, Any]:
+def data_of(known: Any) -> dict[str, Any]:
+    """What the tasks of agents need to know of the data."""
     return {"num_classes": len(known.classes), "channels": len(known.channels), "regions": known.regions}
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxseg import ensemble, metrics, paths, predict
-from jaxseg.cli import build, extra, member, prepare, splitting, workdir
+from jaxseg.cli import build, case_dice, extra, member, prepare, splitting, workdir
 from jaxseg.cli import train as training
 from jaxseg.data import store
 from jaxseg.train import checkpoint, parallel, processes
@@ -36,7 +36,7 @@ def make(arguments: workdir.Arguments, members: Sequence[workdir.Arguments]) -> 
 
     def score(tree: dict[str, Any]) -> float:
         own = parallel.local({"params": tree["params"], "extra": refresh(tree)})
-        table = processes.share(lambda case: training.dice(*look(own, case), known), validation)
+        table = processes.share(lambda case: case_dice.dice(*look(own, case), known), validation)
         return metrics.finite_mean(predict.choice.mean(table))
 
     if member.combination(arguments.config) == "greedy":

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxseg import ensemble, metrics, tasks
-from jaxseg.cli import build, member, splitting, workdir
+from jaxseg.cli import build, case_dice, member, splitting, workdir
 from jaxseg.cli import train as training
 from jaxseg.data import store
 from jaxseg.train import parallel, processes
@@ -40,7 +40,7 @@ def cases(arguments: workdir.Arguments, members: Members, prepared: dict[str, An
 
     def losses_of(one: workdir.Arguments) -> np.ndarray:
         own = variables(one)
-        found = processes.share(lambda case: metrics.finite_mean(training.dice(*look(own, case), known)), train_cases)
+        found = processes.share(lambda case: metrics.finite_mean(case_dice.dice(*look(own, case), known)), train_cases)
         losses = 1 - np.asarray(found)
         print(f"{one.workdir.name}: Dice {metrics.finite_mean(found):.4f} on the {len(losses)} training cases")
         return losses
@@ -53,7 +53,7 @@ def cases(arguments: workdir.Arguments, members: Members, prepared: dict[str, An
             seen[trained[-1].workdir.name, case.name] = probabilities.astype(np.float16)
             each = [seen[one.workdir.name, case.name].astype(np.float32) for one in trained]
             together = vote(each, votes, regions=bool(known.regions), combine=member.combination(config))
-            return metrics.finite_mean(training.dice(together, label, known))
+            return metrics.finite_mean(case_dice.dice(together, label, known))
 
         found = metrics.finite_mean(processes.share(score, validation))
         print(f"rounds 0 to {len(trained) - 1}: Dice {found:.4f} on the {len(validation)} cases set aside", flush=True)
@@ -108,7 +108,7 @@ def logits(arguments: workdir.Arguments, members: Members, prepared: dict[str, A
         state = member.state_of(one, build.state_shapes(one.config, known, task))
         own = parallel.local(states.inference_variables(state))
         look = training.viewer(one.config, known, task)
-        found = processes.share(lambda case: metrics.finite_mean(training.dice(*look(own, case), known)), validation)  # noqa: B023
+        found = processes.share(lambda case: metrics.finite_mean(case_dice.dice(*look(own, case), known)), validation)  # noqa: B023
         scores.append(metrics.finite_mean(found))
         print(f"rounds 0 to {len(scores) - 1}: Dice {scores[-1]:.4f} on the {len(validation)} cases set aside")
         earlier = tasks.variables_of(own["params"], own["extra"])

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxseg import evaluate as evaluation
 from jaxseg import metrics, paths, predict
-from jaxseg.cli import build, cascade, certainty, images, inference, instances, made_images, workdir
+from jaxseg.cli import build, cascade, certainty, episodes, images, inference, instances, made_images, workdir
 from jaxseg.data import datasets, fingerprint, orientation
 from jaxseg.data.datasets import inputs, instance_masks, layouts
 from jaxseg.train import logging, processes
@@ -99,6 +99,8 @@ def evaluate(
     print(evaluation.files.summary_table(summary))
     if certain:
         certainty.finish(arguments, folder, judged, trained, rows, found)
+    if episodes.can_play(arguments, trained):
+        episodes.evaluate(arguments, trained, cases, load, folder)
     tell(arguments, folder)
 
 

@@ -17,6 +17,7 @@ from jaxseg.cli import (
     build,
     cache,
     cascade,
+    case_dice,
     extra,
     image_cases,
     images,
@@ -254,7 +255,7 @@ def evaluator(
 
     def evaluate(state: states.State) -> dict[str, float]:
         variables = parallel.local(states.inference_variables(state))
-        means = predict.choice.mean(processes.share(lambda case: dice(*look(variables, case), known), chosen))
+        means = predict.choice.mean(processes.share(lambda case: case_dice.dice(*look(variables, case), known), chosen))
         values = {f"dice_{name}": float(mean) for name, mean in zip(names, means) if math.isfinite(mean)}
         return {"dice": metrics.finite_mean(means), **values}
 
@@ -276,18 +277,3 @@ def viewer(
         return predict.predict_array(build.device_predict(apply, variables), image, **options), label
 
     return look
-
-
-def dice(probabilities: np.ndarray, label: np.ndarray, known: build.Facts) -> list[float]:
-    """Returns the Dice of each foreground class (or region) of one case; NaN where it is on neither side."""
-    seen = label >= 0
-    if known.regions:
-        pairs = [(probabilities[..., k] > 0.5, np.isin(label, region)) for k, region in enumerate(known.regions)]
-    else:
-        winner = probabilities.argmax(-1)
-        pairs = [(winner == k, label == k) for k in range(1, len(known.classes))]
-    scores = []
-    for predicted, true in pairs:
-        sizes = (predicted & seen).sum() + (true & seen).sum()
-        scores.append(float(2 * (predicted & true & seen).sum() / sizes) if sizes else float("nan"))
-    return scores

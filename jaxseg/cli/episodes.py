@@ -97,7 +97,7 @@ def evaluate(
         image, label = read(case)
         found = (player.click or player.play)(image, label)
         stem = evaluation.evaluator.file_stem(case.name)
-        pictures[f"{len(pictures)}_{stem}"] = _draw(found, image, label, known, player, title=f"{case.name}, {title}")
+        pictures[stem] = _draw(found, image, label, known, player, title=f"{case.name}, {title}")
     summary = episodes.write(
         folder, played, classes=build.scored_classes(known), trained_steps=config.rl.steps, pictures=pictures
     )

@@ -27,6 +27,7 @@ TINY = {
     "fpn": [{"ndim": 2, **ON_RESNET, "features": 8, "segmentation_features": 4, "segmentation_norm": "group4"}],
     "logistic": [{"ndim": n} for n in (2, 3)],
     "monai_vnet": [{"ndim": 2, "features": (4, 8), "encoder_convs": (1, 1), "decoder_convs": (1,)}],
+    "pixel_actor_critic": [{"ndim": n, "features": 4} for n in (2, 3)],
     "pixel_features": [{"ndim": n, "features": (4,)} for n in (2, 3)],
     "q_network": [{"ndim": n, "features": (4, 8), "hidden": 8} for n in (2, 3)],
     "residual_unet": [{"ndim": n, "features": (4, 8), "strides": (2,)} for n in (2, 3)],
@@ -118,9 +119,9 @@ BOXES = {
 }  # fmt: skip
 
 
-# Channels of a meta-learner are its members' classes, those of a Q-network an image and an episode's state; a filter
+# Channels of a meta-learner are its members' classes, those of agents an image and an episode's state; a filter
 # bank has none to adapt, its weights read the responses.
-NOT_ADAPTED = ("logistic", "stacking_conv", "pixel_features", "q_network")
+NOT_ADAPTED = ("logistic", "stacking_conv", "pixel_actor_critic", "pixel_features", "q_network")
 ADAPTED = [(name, fields) for name, fields in [*VARIANTS, ("mask_rcnn", BOXES)] if name not in NOT_ADAPTED]
 
 

@@ -146,12 +146,14 @@ def _player(arguments: workdir.Arguments, trained: inference.Trained) -> Player:
         return Player(functools.partial(_apply_operators, run, options, known), None, config.rl.steps, ())
     refiner = agents.refiner(config, known, network)
     world = rl.World(config.rl.steps, config.rl.reward, config.rl.clicks, config.rl.click_scale)
+    names = rl.refine.ACTIONS if config.rl.learner == "actor_critic" else ()  # a supervised network has no actions
     play = functools.partial(
         _refine,
         refiner,
         functools.partial(jax.jit(refiner.first), variables),
         functools.partial(jax.jit(refiner.advance), variables),
         world,
+        names,
         options,
     )
     clicked = functools.partial(play, steps=config.evaluate.clicks * rl.refine.every(world), clicks=True)
@@ -159,12 +161,22 @@ def _player(arguments: workdir.Arguments, trained: inference.Trained) -> Player:
         functools.partial(play, steps=steps),
         clicked if config.rl.clicks and config.evaluate.clicks else None,
         config.rl.steps,
-        rl.refine.ACTIONS if config.rl.learner == "actor_critic" else (),
+        names,
     )
 
 
 def _refine(
-    refiner: rl.Refiner, first, advance, world: rl.World, options, image, label, *, steps: int, clicks: bool = False
+    refiner: rl.Refiner,
+    first: Callable,
+    advance: Callable,
+    world: rl.World,
+    names: tuple[str, ...],
+    options: dict[str, Any],
+    image: np.ndarray,
+    label: np.ndarray,
+    *,
+    steps: int,
+    clicks: bool = False,
 ) -> Shown:
     """Plays one case; with `clicks`, only what stands before the next click and at the end is kept."""
     number, every = refiner.planes.number, rl.refine.every(world)
@@ -188,7 +200,7 @@ def _refine(
             actions.append(out[..., number:].argmax(-1))
     return Shown(
         [np.asarray(refiner.planes.back(jnp.asarray(one))) for one in kept],
-        np.stack(actions) if number == 1 and steps else None,
+        np.stack(actions) if number == 1 and names and steps else None,
         np.stack(rewards) if rewards else np.zeros((0, *label.shape)),
         made,
     )

@@ -45,6 +45,7 @@ COUNTS = [
     (138_365_992, "classifier", {"backbone": "vgg16_bn"}),
     (39_916_312, "classifier", {"backbone": "xception65"}),
     (4_652_008, "classifier", {"backbone": "efficientnet_lite0"}),
+    (66_250, "pixel_actor_critic", {"num_classes": 10, "channels": 4}),
     (32_778, "q_network", {"num_classes": 9, "channels": 5}),
 ]
 

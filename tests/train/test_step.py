@@ -67,6 +67,21 @@ def test_one_trace_for_many_steps():
     assert len(traces) == 1
 
 
+@pytest.mark.parametrize("kind", ["pmap", "mesh"])
+def test_one_program_for_the_first_state_and_for_those_that_the_step_returns(kind):
+    run, state = toys.make()
+    traces = []
+
+    def counted(*args, **options):
+        traces.append(1)
+        return run(*args, **options)
+
+    compiled, put = parallel.wrap(counted, kind=kind)
+    for number in range(3):
+        state, _ = compiled(state, put(toys.batch(number)), toys.KEY)
+    assert len(traces) == 1
+
+
 def test_augmentation_differs_between_steps_and_samples():
     run, state = toys.make(augment=toys.add_noise)
     first, _ = jax.jit(run)(state, toys.batch(), toys.KEY)

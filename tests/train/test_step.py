@@ -12,6 +12,7 @@ import optax
 import pytest
 import toys
 from annotations import unchecked
+from devices import several
 
 from jaxseg.train import optim, parallel
 from jaxseg.typing import UserError
@@ -104,9 +105,8 @@ print(*np.asarray(state.params["model"]["kernel"]).tolist(), float(metrics["loss
 @pytest.mark.parametrize("kind, devices, accumulate", [("pmap", 1, 1), ("pmap", 4, 1), ("mesh", 4, 1), ("pmap", 2, 2)])
 def test_same_numbers_on_any_number_of_devices(kind, devices, accumulate):
     code = DEVICES.format(folder=os.path.dirname(toys.__file__), kind=kind, accumulate=accumulate)
-    flags = f"--xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": flags}
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **several(devices)}
     )
     assert done.returncode == 0, done.stderr
     *numbers, count = map(float, done.stdout.split())

@@ -12,6 +12,11 @@ os.environ.setdefault("MPLBACKEND", "agg")
 # Most of the time goes into compiling what runs once: LLVM's optimisations are left out, in the commands that tests
 # start as well. `JAX_DISABLE_MOST_OPTIMIZATIONS=0` has them, as users do; so have the tests on real data in CI.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0":
+    # The older way to make machine code of an operation, and one piece of code a program: a quarter of the time.
+    quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    if quick not in os.environ.get("XLA_FLAGS", ""):  # a worker has it from the process that started it
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 # Every annotation of jaxseg, shapes included, is checked while the tests run. Each xdist worker loads this file before
 # any test imports jaxseg; commands that a test starts as processes of their own run unchecked, as users run them.
 # As in type checkers an int may stand for a float. Of a sequence the first item is checked: the same one in every run.

@@ -1,5 +1,7 @@
 """One battery over every network of the table: shapes, jit equals eager, finite gradients, bfloat16, both ranks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,22 +60,23 @@ def label_of(variant) -> str:
     return f"{name}{'-encoder' if 'encoder' in fields else ''}-{fields['ndim']}d"
 
 
-@pytest.fixture(params=VARIANTS, ids=label_of)
-def variant(request):
-    name, fields = request.param
+@functools.cache
+def initialised(place):
+    """(name, fields, model, image, its variables) of VARIANTS[place], made once for all tests."""
+    name, fields = VARIANTS[place]
     model = models.create(name, num_classes=CLASSES, **fields)
     size = (8, 12, 16)[: fields["ndim"]]
     if any(length % step for length, step in zip(size, models.divisor(model))):
         size = (32, 64)
     shape = (2, *size, 1)
     image = jax.random.normal(jax.random.key(0), shape)
-    return (
-        name,
-        fields,
-        model,
-        image,
-        jax.jit(model.init, static_argnames="train")(jax.random.key(1), image, train=False),
-    )
+    variables = jax.jit(model.init, static_argnames="train")(jax.random.key(1), image, train=False)
+    return name, fields, model, image, variables
+
+
+@pytest.fixture(params=range(len(VARIANTS)), ids=lambda place: label_of(VARIANTS[place]))
+def variant(request):
+    return initialised(request.param)
 
 
 def test_logits_have_the_shape_and_type_that_all_rely_on(variant):
@@ -81,17 +84,16 @@ def test_logits_have_the_shape_and_type_that_all_rely_on(variant):
     logits, aux = jax.jit(model.apply, static_argnames="train")(variables, image, train=False)
     space = () if isinstance(model, OF_IMAGES) else image.shape[1:-1]
     assert logits.shape == (2, *space, CLASSES) and logits.dtype == jnp.float32 and isinstance(aux, dict)
-    eager, _ = model.apply(variables, image, train=False)
-    np.testing.assert_allclose(logits, eager, atol=1e-4)
-    alone, _ = model.apply(variables, image[:1], train=False)
-    np.testing.assert_allclose(eager[:1], alone, atol=1e-4)  # a sample does not depend on its batch
+    # Eager equals jitted, and a sample does not depend on its batch: one check, which needs the small programs once.
+    alone = [model.apply(variables, image[place : place + 1], train=False)[0] for place in range(2)]
+    np.testing.assert_allclose(logits, np.concatenate(alone), atol=1e-4)
 
 
 def test_gradients_are_finite_on_an_image_without_foreground(variant):
     _, _, model, image, _ = variant
     loss = losses.from_string("dice_loss(ignore_background=True) + cross_entropy")
     task = tasks.semantic(model, loss, num_classes=CLASSES)
-    params, extra = task.init(jax.random.key(2), image)
+    params, extra = jax.jit(task.init)(jax.random.key(2), image)
     # a classifier has one label an image
     labels = jnp.zeros(image.shape[:1] if isinstance(model, OF_IMAGES) else image.shape[:-1], jnp.int32)
     batch = {"image": image, "label": labels}

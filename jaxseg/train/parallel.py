@@ -54,16 +54,19 @@ def wrap(step: StepFn, *, kind: str, spatial: int = 1) -> tuple[Callable, Callab
 
 def _pmap(step: StepFn) -> tuple[Callable, Callable]:
     compiled = _mapped(step)
-    devices = jax.local_device_count()
+    devices = jax.local_devices()
+    # Where the step leaves the state. A first state that lies otherwise would be compiled for alone, and thrown away.
+    everywhere = NamedSharding(jax.sharding.Mesh(np.array(devices), ("batch",)), PartitionSpec())
+    several = jax.process_count() > 1
 
     def run(state, batch, key):
-        return compiled(local(state), batch, key)
+        return compiled(local(state) if several else jax.device_put(state, everywhere), batch, key)
 
     def put(batch: dict) -> dict:
         # (B, ...) -> (devices, B / devices, ...)
-        return {name: value.reshape(devices, -1, *value.shape[1:]) for name, value in batch.items()}
+        return {name: value.reshape(len(devices), -1, *value.shape[1:]) for name, value in batch.items()}
 
-    return (run if jax.process_count() > 1 else compiled), put
+    return run, put
 
 
 def _mapped(step: StepFn, *, devices: Sequence[Any] | None = None) -> Any:

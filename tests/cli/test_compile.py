@@ -5,6 +5,7 @@ import json
 
 import clinic
 import pytest
+from devices import several
 
 FLAGS = ("--mode=compile", "--config=configs/unet3d.py:debug", "--config.data.name=msd", "--config.data.batch_size=4")
 
@@ -26,8 +27,7 @@ def compiled(root, folder, target, *flags, **options):
 @pytest.mark.parametrize("kind", ["pmap", "mesh"])
 def test_devices_of_this_machine(root, tmp_path, kind):
     flags = ("--config.augment=mirror", "--config.model.features=(2,4)", f"--config.parallel.kind={kind}")
-    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    found, printed = compiled(root, tmp_path, "cpu", *flags, **two, fresh=kind == "pmap")
+    found, printed = compiled(root, tmp_path, "cpu", *flags, **several(2), fresh=kind == "pmap")
     assert found["devices"] == 2 and "train    cpu        2 devices: " in printed
     assert found["train"]["flops"] > 3 * found["predict"]["flops"] > 0
     assert found["train"]["collectives"]["all-reduce"]["bytes"] > 0 and not found["predict"]["collectives"]
@@ -58,6 +58,5 @@ def test_tpu_topology(root, tmp_path):
     ],
 )
 def test_refuses(root, tmp_path, flags, message):
-    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    done = clinic.launch(*FLAGS, f"--config.data.root={root}", f"--workdir={tmp_path}", *flags, **two)
+    done = clinic.launch(*FLAGS, f"--config.data.root={root}", f"--workdir={tmp_path}", *flags, **several(2))
     assert done.returncode == 2 and message in done.stderr, done.stderr

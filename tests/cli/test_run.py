@@ -12,6 +12,7 @@ import clinic
 import nibabel
 import numpy as np
 import pytest
+from devices import several
 
 CONFIG = "configs/unet3d.py:debug"
 SIZE = ("--config.data.patch_size=(8,8,8)", "--config.data.spacing=keep")
@@ -106,7 +107,7 @@ def test_two_devices_compute_what_one_does(root, workdir, tmp_path, parallel):
     kind, spatial = parallel
     done = train(
         root, tmp_path / "run", "--mode=train", f"--config.parallel.kind={kind}",
-        f"--config.parallel.spatial={spatial}", XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        f"--config.parallel.spatial={spatial}", **several(2),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

@@ -58,9 +58,14 @@ def _import_all() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as launch.py does before it imports JAX
     import importlib
 
+    import grain  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import nibabel  # noqa: F401
     import PIL.Image  # noqa: F401
+    import rich.progress  # noqa: F401
+    import scipy.optimize
+    import scipy.stats  # noqa: F401
+    import tensorboardX  # noqa: F401
 
     from jaxseg.cli import main
 

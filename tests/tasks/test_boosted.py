@@ -138,11 +138,11 @@ def test_pseudo_residual_is_the_negative_gradient_of_the_cross_entropy():
     params, extra = jax.jit(task.init)(KEY, data["image"])
     before = extra["earlier"]["0"]["params"]["head"]
     logits = data["image"] @ before["kernel"] + before["bias"]
-    residual = np.zeros((2, 3))
+    residual, cross_entropy = np.zeros((2, 3)), jax.jit(CROSS_ENTROPY)
     for pixel in range(2):
         for place in range(3):
             shift = jnp.zeros_like(logits).at[0, pixel, place].set(0.01)
-            ends = [float(CROSS_ENTROPY(logits + sign * shift, data["label"])[0]) for sign in (1, -1)]
+            ends = [float(cross_entropy(logits + sign * shift, data["label"])[0]) for sign in (1, -1)]
             residual[pixel, place] = -2 * (ends[0] - ends[1]) / 0.02  # times two pixels: the loss is their mean
     zero = jax.tree.map(jnp.zeros_like, params)  # f = 0: the loss is the mean square of the residuals
     value = jax.jit(task.losses["model"])(zero, extra, data, KEY)[0]
@@ -198,14 +198,15 @@ def test_networks_travel_to_the_next_round():
     networks, image = [], data["image"]
     for earlier in range(12):  # past "9", where the order of strings is not that of numbers
         task = linear(earlier, logits=True)
-        params, extra = task.init(jax.random.key(earlier), image)
+        params, extra = jax.jit(task.init)(jax.random.key(earlier), image)
         extra = tasks.with_earlier(extra, networks)
         assert ("earlier" in extra) == (earlier > 0)
         networks = tasks.variables_of(params, extra)
         assert len(networks) == earlier + 1
         same(networks[-1], {"params": params["model"]})
+    first = jax.jit(linear(0).init)
     for place in range(12):
-        same(networks[place], {"params": linear(0).init(jax.random.key(place), image)[0]["model"]})
+        same(networks[place], {"params": first(jax.random.key(place), image)[0]["model"]})
     predicted = linear(11, logits=True).predict({"params": params, "extra": extra}, image)
     np.testing.assert_allclose(predicted, hand_sum(params, extra, image), rtol=1e-5)
 

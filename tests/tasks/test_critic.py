@@ -59,13 +59,14 @@ def same(first, second):
 def test_a_critic_without_a_say_changes_nothing(rules, regions):
     data = batch()
     plain, both = made(rules=rules, regions=regions)
-    params, extra = both.init(KEY, data["image"][:1])
-    own = plain.init(KEY, data["image"][:1])
+    params, extra = jax.jit(both.init)(KEY, data["image"][:1])
+    own = jax.jit(plain.init)(KEY, data["image"][:1])
     same((params[MODEL], extra[MODEL]), (own[0][MODEL], own[1][MODEL]))
     assert tuple(both.losses) == (DISCRIMINATOR, MODEL)
 
     def value(task, params, extra):
-        (value, (figures, _)), gradient = jax.value_and_grad(task.losses[MODEL], has_aux=True)(params, extra, data, KEY)
+        derive = jax.jit(jax.value_and_grad(task.losses[MODEL], has_aux=True))
+        (value, (figures, _)), gradient = derive(params, extra, data, KEY)
         return value, figures["counts"], gradient[MODEL]
 
     extra[JUDGED] = jnp.int32(1)
@@ -118,7 +119,7 @@ def test_only_whose_loss_it_is_learns():
     _, both = made(rules=Rules(loss="logistic"))
     params, extra = both.init(KEY, data["image"][:1])
     extra[JUDGED] = jnp.int32(1)
-    judging = jax.grad(lambda p: both.losses[DISCRIMINATOR](p, extra, data, KEY)[0])(params)
+    judging = jax.jit(jax.grad(lambda p: both.losses[DISCRIMINATOR](p, extra, data, KEY)[0]))(params)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(judging[MODEL]))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(judging[DISCRIMINATOR]))
 
@@ -129,12 +130,12 @@ def test_batch_statistics_are_those_of_all_devices_on_request():
     parts = jax.tree.map(lambda leaf: leaf.reshape(2, 2, *leaf.shape[1:]), data)
 
     def variance(task, given, **options):
-        params, extra = task.init(KEY, data["image"])
+        params, extra = jax.jit(task.init)(KEY, data["image"])
 
         def run(part):
             return task.losses[MODEL](params, extra, part, KEY, **options)[1][1][MODEL]["batch_stats"]["norm"]["var"]
 
-        return jax.vmap(run, axis_name="batch")(given) if options else run(given)
+        return jax.jit(jax.vmap(run, axis_name="batch") if options else run)(given)
 
     whole = variance(made(norm=True)[1], data)
     together = variance(made(norm=True, sync=True)[1], parts, axis_name="batch")

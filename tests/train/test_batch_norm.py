@@ -8,15 +8,16 @@ import sys
 import batchnorm
 import jax
 import numpy as np
+from devices import several
 
 
 def test_statistics_and_parameters_on_two_devices_are_those_of_one():
     code = (
         f"import sys; sys.path.insert(0, {os.path.dirname(batchnorm.__file__)!r}); import batchnorm; batchnorm.report()"
     )
-    quickly = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {quickly}"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **flags})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **several(2)}
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["devices"] == 2 and jax.device_count() == 1

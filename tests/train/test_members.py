@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import toys
+from devices import several
 
 from jaxseg import plan
 from jaxseg.cli import together
@@ -32,8 +33,9 @@ print(len(metrics["loss"].devices()), *np.asarray(stacked.params["model"]["kerne
 @pytest.mark.parametrize(("how", "devices", "used"), [("vmap", 1, 1), ("unroll", 4, 3), ("auto", 2, 2)])
 def test_each_member_is_the_one_trained_alone(how, devices, used):
     code = CODE.format(folder=os.path.dirname(toys.__file__), how=how)
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **flags})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **several(devices)}
+    )
     assert done.returncode == 0, done.stderr
     count, *numbers = map(float, done.stdout.split())
     assert count == used  # the most devices that divide the members

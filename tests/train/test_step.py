@@ -12,6 +12,7 @@ import optax
 import pytest
 import toys
 from annotations import unchecked
+from devices import several
 
 from jaxseg.train import optim, parallel
 from jaxseg.typing import UserError
@@ -67,6 +68,21 @@ def test_one_trace_for_many_steps():
     assert len(traces) == 1
 
 
+@pytest.mark.parametrize("kind", ["pmap", "mesh"])
+def test_one_program_for_the_first_state_and_for_those_that_the_step_returns(kind):
+    run, state = toys.make()
+    traces = []
+
+    def counted(*args, **options):
+        traces.append(1)
+        return run(*args, **options)
+
+    compiled, put = parallel.wrap(counted, kind=kind)
+    for number in range(3):
+        state, _ = compiled(state, put(toys.batch(number)), toys.KEY)
+    assert len(traces) == 1
+
+
 def test_augmentation_differs_between_steps_and_samples():
     run, state = toys.make(augment=toys.add_noise)
     first, _ = jax.jit(run)(state, toys.batch(), toys.KEY)
@@ -89,9 +105,8 @@ print(*np.asarray(state.params["model"]["kernel"]).tolist(), float(metrics["loss
 @pytest.mark.parametrize("kind, devices, accumulate", [("pmap", 1, 1), ("pmap", 4, 1), ("mesh", 4, 1), ("pmap", 2, 2)])
 def test_same_numbers_on_any_number_of_devices(kind, devices, accumulate):
     code = DEVICES.format(folder=os.path.dirname(toys.__file__), kind=kind, accumulate=accumulate)
-    flags = f"--xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": flags}
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **several(devices)}
     )
     assert done.returncode == 0, done.stderr
     *numbers, count = map(float, done.stdout.split())

@@ -41,7 +41,7 @@ def predict(arguments: workdir.Arguments) -> None:
 
 
 def _finder(
-    arguments: workdir.Arguments, trained: inference.Trained, beside: Callable | None
+    arguments: workdir.Arguments, trained: inference.Trained, beside: Callable | None = None
 ) -> Callable[[Volume], prediction.Prediction]:
     """Returns what predicts a volume: its mask and, as asked for, its probabilities and maps of uncertainty."""
     further = {} if beside is None else {"beside": beside}

@@ -12,14 +12,11 @@ from ml_collections import ConfigDict
 from jaxseg import paths, rl
 from jaxseg.cli import workdir
 from jaxseg.config import AGENTS
-from jaxseg.data import preprocess
-from jaxseg.data.datasets import inputs, layouts
 from jaxseg.rl import operators, q_learning
 from jaxseg.train import processes
 from jaxseg.train import state as states
-from jaxseg.typing import Case, Task, UserError, Volume
+from jaxseg.typing import Task, UserError
 
-FOLD = "fold_{}"
 CERTAINTY = 0.9  # of a class where a given mask says it is
 SAME = ("normalize", "orientation", "axis_order", "crop")  # settings of data that a start must share
 
@@ -29,17 +26,13 @@ def is_agent(config: ConfigDict) -> bool:
     return config.task in AGENTS
 
 
-def outputs(config: ConfigDict, known: Any) -> int:
-    """How many channels the network has: scores of actions, and of pixels' agents values."""
-    if config.task == "operators":
-        return len(operators.OPERATORS)
-    return rl.outputs(planes(known).number)
-
-
 def fields(config: ConfigDict, known: Any) -> dict[str, Any]:
     """Returns the fields of the network that the data decide."""
-    own = {"values": planes(known).number} if config.model.name == "pixel_actor_critic" else {}
-    return {"num_classes": outputs(config, known), **own}
+    if config.task == "operators":
+        return {"num_classes": len(operators.OPERATORS)}
+    number = planes(known).number
+    own = {"values": number} if config.model.name == "pixel_actor_critic" else {}
+    return {"num_classes": rl.outputs(number), **own}
 
 
 def planes(known: Any) -> rl.Planes:
@@ -78,11 +71,17 @@ def refiner(config: ConfigDict, known: Any, network: Any) -> rl.Refiner:
         network,
         start(config, known),
         rl.Rules(**{name: options[name] for name in names}),
-        rl.World(options.steps, options.reward, options.clicks, options.click_scale),
+        world(config),
         played=config.predict.steps,
         sync_batch_norm=config.train.sync_batch_norm,
         **data_of(known),
     )
+
+
+def world(config: ConfigDict) -> rl.World:
+    """The rules of an episode of agents that are pixels."""
+    options = config.rl
+    return rl.World(options.steps, options.reward, options.clicks, options.click_scale)
 
 
 def data_of(known: Any) -> dict[str, Any]:
@@ -97,9 +96,8 @@ def start(config: ConfigDict, known: Any) -> rl.Start:
       UserError: rl.initial names no start and no trained run, or one of other images or classes.
     """
     text = str(config.rl.initial)
-    if text.split("(")[0] in rl.start.NAMES:
-        count = len(known.regions or known.classes)
-        return rl.start.from_string(text, num_classes=count, regions=bool(known.regions))
+    if rl.start.is_named(text):
+        return rl.start.from_string(text, num_classes=planes(known).outputs, regions=bool(known.regions))
     opened = _run(str(_folder(config)))
     _check(config, known, *opened[:2])
     return rl.start.reduced(opened[2], factor=config.rl.factor)
@@ -107,7 +105,7 @@ def start(config: ConfigDict, known: Any) -> rl.Start:
 
 def divisor(config: ConfigDict) -> tuple[int, ...]:
     """What the images must be divisible by, so that the network where episodes start takes them."""
-    if str(config.rl.initial).split("(")[0] in rl.start.NAMES:
+    if rl.start.is_named(str(config.rl.initial)):
         return (1,) * len(config.data.patch_size)
     return tuple(config.rl.factor * size for size in _run(str(_folder(config)))[3])
 
@@ -119,9 +117,11 @@ def common(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
 
 def _folder(config: ConfigDict) -> paths.Path:
     """The workdir of the run that rl.initial names; of a run of all folds, that of this run's fold."""
+    from jaxseg.cli import inference  # which loads `build`, and that this module
+
     folder = paths.path(config.rl.initial)
-    if (folder / FOLD.format(0)).is_dir() and config.data.fold.isdigit():
-        return folder / FOLD.format(config.data.fold)
+    if (folder / inference.FOLD.format(0)).is_dir() and config.data.fold.isdigit():
+        return folder / inference.FOLD.format(config.data.fold)
     return folder
 
 
@@ -144,11 +144,10 @@ def _run(folder: str) -> tuple[ConfigDict, Any, rl.Start, tuple[int, ...]]:
 
 
 def _check(config: ConfigDict, known: Any, theirs: ConfigDict, found: Any) -> None:
-    if (found.channels, found.classes, found.regions) != (known.channels, known.classes, known.regions):
-        raise UserError(
-            f"rl.initial = {config.rl.initial} was trained on other channels or classes ({', '.join(found.classes)}); "
-            "name a run on the same data."
-        )
+    from jaxseg.cli import inference
+
+    remedy = "name a run on the same data"
+    inference.check_data(f"rl.initial = {config.rl.initial}", found, known, remedy=remedy)
     differing = [name for name in SAME if theirs.data[name] != config.data[name]]
     if differing:
         name = differing[0]
@@ -160,7 +159,7 @@ def _check(config: ConfigDict, known: Any, theirs: ConfigDict, found: Any) -> No
 
 def warn(config: ConfigDict, held_out: Sequence[str]) -> None:
     """Says where the network that episodes start from was trained on cases that are held out here."""
-    if not is_agent(config) or not processes.is_first() or str(config.rl.initial).split("(")[0] in rl.start.NAMES:
+    if not is_agent(config) or not processes.is_first() or rl.start.is_named(str(config.rl.initial)):
         return
     seen = sorted(set(held_out) & set(workdir.record(_folder(config)).get("split", {}).get("training", ())))
     if seen:
@@ -178,41 +177,6 @@ def given(labels: np.ndarray, known: Any) -> np.ndarray:
     count = len(known.classes)
     here = labels[..., None] == np.arange(count)
     return np.where(here, CERTAINTY, (1.0 - CERTAINTY) / (count - 1)).astype(np.float32)
-
-
-def given_masks(arguments: workdir.Arguments, trained: Any, cases: Sequence[Case]) -> Callable | None:
-    """Returns `(volume, record) -> probabilities` of the masks in --initial, or None where none are given.
-
-    Raises:
-      UserError: the run has no agents, or an image has no mask there.
-    """
-    if arguments.initial is None:
-        return None
-    if not is_agent(trained.config):
-        raise UserError(
-            f"--initial gives masks to start from, but {arguments.workdir} finds its own "
-            f"(task={trained.config.task!r}); leave it out, or name a run with task='refinement' or 'operators'."
-        )
-    known, data = trained.known, trained.config.data
-    rule = layouts.LabelRule(
-        values=known.label_values, classes=known.classes, channels=len(known.channels), threshold=data.label_threshold
-    )
-    masks = {case.name: case.images[0] for case in inputs.list_inputs(arguments.initial)}
-    missing = [case.name for case in cases if case.name not in masks]
-    if missing:
-        raise UserError(
-            f"--initial {arguments.initial} has no mask for {len(missing)} of {len(cases)} images: "
-            f"{', '.join(missing[:5])}; masks are named as their images."
-        )
-    by_path = {case.images[0]: case._replace(label=masks[case.name]) for case in cases}
-    settings = preprocess.settings_from_json(trained.record["settings"])
-
-    def beside(volume: Volume, record: preprocess.Record) -> np.ndarray:
-        label = layouts.load_case(by_path[volume.path], rule=rule).label
-        assert label is not None  # the case names its file
-        return given(preprocess.forward_label(label, record, settings), known)
-
-    return beside
 
 
 def resting(config: ConfigDict, known: Any, own: Task) -> Task:

@@ -10,12 +10,11 @@ import numpy as np
 
 from jaxseg import evaluate as evaluation
 from jaxseg import paths, predict, rl, viz
-from jaxseg.cli import agents, build, case_dice, inference, workdir
+from jaxseg.cli import agents, build, case_dice, inference
 from jaxseg.data import preprocess
 from jaxseg.evaluate import episodes
 from jaxseg.rl import operator_agent, operators
-from jaxseg.train import checkpoint, logging
-from jaxseg.train import state as states
+from jaxseg.train import logging
 from jaxseg.typing import Case, Sample
 
 PICTURES = ("most gained", "middle", "least gained")
@@ -53,14 +52,12 @@ class Player(NamedTuple):
     names: tuple[str, ...]
 
 
-def can_play(arguments: workdir.Arguments, trained: inference.Trained) -> bool:
+def can_play(trained: inference.Trained) -> bool:
     """Whether the run has agents, and is one network and not several that are averaged."""
-    alone = (arguments.workdir / checkpoint.FOLDER).exists() and not arguments.average
-    return agents.is_agent(trained.config) and alone
+    return agents.is_agent(trained.config) and trained.variables is not None
 
 
 def evaluate(
-    arguments: workdir.Arguments,
     trained: inference.Trained,
     cases: Sequence[Case],
     load: Callable[[Case], Sample],
@@ -69,7 +66,7 @@ def evaluate(
     """Plays every case, writes what each step and click was worth with three pictures, and prints the table."""
     config, known = trained.config, trained.known
     settings = preprocess.settings_from_json(trained.record["settings"])
-    player = _player(arguments, trained)
+    player = _player(trained)
 
     def read(case: Case) -> tuple[np.ndarray, np.ndarray]:
         sample = load(case)
@@ -131,10 +128,8 @@ def _draw(found: Shown, image, label, known: build.Facts, player: Player, *, tit
     )
 
 
-def _player(arguments: workdir.Arguments, trained: inference.Trained) -> Player:
-    config, known = trained.config, trained.known
-    opened = inference.open_run(arguments.workdir, config)
-    variables = states.inference_variables(opened.restored.state)
+def _player(trained: inference.Trained) -> Player:
+    config, known, variables = trained.config, trained.known, trained.variables
     options = {**build.predict_options(config), "flip_axes": ()}
     network = build.model(config, known)
     steps = config.evaluate.steps or 2 * config.rl.steps
@@ -145,7 +140,7 @@ def _player(arguments: workdir.Arguments, trained: inference.Trained) -> Player:
         run = jax.jit(functools.partial(trace, variables, steps=steps))
         return Player(functools.partial(_apply_operators, run, options, known), None, config.rl.steps, ())
     refiner = agents.refiner(config, known, network)
-    world = rl.World(config.rl.steps, config.rl.reward, config.rl.clicks, config.rl.click_scale)
+    world = agents.world(config)
     names = rl.refine.ACTIONS if config.rl.learner == "actor_critic" else ()  # a supervised network has no actions
     play = functools.partial(
         _refine,
@@ -183,6 +178,10 @@ def _refine(
     true, seen = refiner.planes.true(jnp.asarray(label)), rl.planes.seen(jnp.asarray(label))
     planes = predict.predict_array(first, image, **options)
     hints = np.zeros((*image.shape[:-1], refiner.hints), np.float32)
+
+    def state(planes: np.ndarray) -> rl.refine.State:
+        return rl.refine.State(jnp.asarray(planes), jnp.asarray(hints), true, seen, jnp.zeros((), jnp.int32))
+
     kept, made, rewards, actions = [planes], [], [], []
     for place in range(steps):
         if clicks and place % every == 0:
@@ -191,12 +190,10 @@ def _refine(
             if bool(click.made):
                 made.append((place // every, tuple(int(axis) for axis in click.place), bool(click.inside[0])))
         out = predict.predict_array(advance, np.concatenate([image, planes, hints], -1), **options)
-        after = out[..., :number]
-        gained = rl.refine.surprise(jnp.asarray(planes), true) - rl.refine.surprise(jnp.asarray(after), true)
-        planes = after
+        planes = out[..., :number]
         if not clicks or (place + 1) % every == 0:
+            rewards.append(np.asarray(rl.refine.gain(state(kept[-1]), state(planes), world=world).mean(-1)))
             kept.append(planes)
-            rewards.append(np.asarray((gained * seen).mean(-1)))
             actions.append(out[..., number:].argmax(-1))
     return Shown(
         [np.asarray(refiner.planes.back(jnp.asarray(one))) for one in kept],
@@ -209,17 +206,23 @@ def _refine(
 def _apply_operators(run, options, known: build.Facts, image: np.ndarray, label: np.ndarray) -> Shown:
     """Plays one case; the reward of a step is the change of the mean Dice, without the cost of an action."""
 
-    def masks(batch):
+    if tuple(image.shape[:-1]) == tuple(options["window"]):  # one window: its actions are those of the image
+        trace = run(jnp.asarray(image[None]))
+        found = np.asarray(trace.probabilities)[:, 0]
+        chosen = np.asarray(trace.actions)[:, 0]
+        names = [", ".join(operators.OPERATORS[action] for action in step) for step in chosen]
+    else:
+        found, names = _by_windows(run, options, known, image), None
+    dice = np.array([np.nanmean(case_dice.dice(one, label, known)) for one in found])
+    return Shown(list(found), names, np.nan_to_num(np.diff(dice)).astype(np.float32), [])
+
+
+def _by_windows(run, options, known: build.Facts, image: np.ndarray) -> np.ndarray:
+    """Returns the probabilities after each step of an image that is larger than a window."""
+
+    def steps(batch):
         found = jnp.moveaxis(run(batch).probabilities, 0, -2)
         return found.reshape(*found.shape[:-2], -1)
 
-    count = len(known.regions or known.classes)
-    stacked = predict.predict_array(masks, image, **options)
-    found = np.moveaxis(stacked.reshape(*stacked.shape[:-1], -1, count), -2, 0)
-    dice = np.array([np.nanmean(case_dice.dice(one, label, known)) for one in found])
-    whole = tuple(image.shape[:-1]) == tuple(options["window"])
-    names = None
-    if whole:
-        chosen = np.asarray(run(jnp.asarray(image[None])).actions)[:, 0]
-        names = [", ".join(operators.OPERATORS[action] for action in step) for step in chosen]
-    return Shown(list(found), names, np.nan_to_num(np.diff(dice)).astype(np.float32), [])
+    stacked = predict.predict_array(steps, image, **options)
+    return np.moveaxis(stacked.reshape(*stacked.shape[:-1], -1, agents.planes(known).outputs), -2, 0)

@@ -8,7 +8,18 @@ import numpy as np
 
 from jaxseg import evaluate as evaluation
 from jaxseg import metrics, paths, predict
-from jaxseg.cli import build, cascade, certainty, episodes, images, inference, instances, made_images, workdir
+from jaxseg.cli import (
+    build,
+    cascade,
+    certainty,
+    episodes,
+    images,
+    inference,
+    instances,
+    label_source,
+    made_images,
+    workdir,
+)
 from jaxseg.data import datasets, fingerprint, orientation
 from jaxseg.data.datasets import inputs, instance_masks, layouts
 from jaxseg.train import logging, processes
@@ -99,8 +110,8 @@ def evaluate(
     print(evaluation.files.summary_table(summary))
     if certain:
         certainty.finish(arguments, folder, judged, trained, rows, found)
-    if episodes.can_play(arguments, trained):
-        episodes.evaluate(arguments, trained, cases, load, folder)
+    if episodes.can_play(trained):
+        episodes.evaluate(trained, cases, load, folder)
     tell(arguments, folder)
 
 
@@ -173,14 +184,7 @@ def _cases(arguments: workdir.Arguments, trained: inference.Trained) -> tuple[li
 
 
 def _folder_cases(images: str, labels: str, trained: inference.Trained) -> tuple[list[Case], Callable[[Case], Sample]]:
-    known, data = trained.known, trained.config.data
-    rule = layouts.LabelRule(
-        values=known.label_values,
-        classes=known.classes,
-        channels=len(known.channels),
-        ignore=known.ignore_value,
-        threshold=data.label_threshold,
-    )
+    known, rule = trained.known, label_source.rule_of(trained.config, trained.known)
     return _pairs(images, labels, len(known.channels)), functools.partial(layouts.load_case, rule=rule)
 
 
@@ -200,15 +204,8 @@ def _folder_objects(images: str, labels: str, trained: inference.Trained) -> tup
 
 
 def _pairs(images: str, labels: str, channels: int) -> list[Case]:
-    found = {case.name: case.images[0] for case in inputs.list_inputs(labels)}
-    cases = inputs.list_inputs(images, channels=channels)
-    missing = [case.name for case in cases if case.name not in found]
-    if missing:
-        raise UserError(
-            f"--labels {labels} has no file for {len(missing)} of {len(cases)} images: {', '.join(missing[:5])}; label "
-            "files are named as their images."
-        )
-    return [case._replace(label=found[case.name]) for case in cases]
+    found = inputs.list_inputs(labels)  # first, so that a wrong --labels is told first
+    return inputs.with_labels(inputs.list_inputs(images, channels=channels), found, place=f"--labels {labels}")
 
 
 def _predicted(

@@ -30,6 +30,7 @@ class Trained(NamedTuple):
     predict: Callable[..., predict.Prediction]  # (volume, *, keep_probabilities=False)
     find: Callable[[Volume], Instances] | None = None  # volume -> objects, where those are what the run is about
     parts: tuple[tuple[str, "Trained"], ...] = ()  # the members of an ensemble, by name
+    variables: dict[str, Any] | None = None  # of the network, where it is one and not several
 
 
 def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) -> Trained:
@@ -72,9 +73,8 @@ def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) 
     if config.task == "instance":
         return _detector(folder, config, record, known, restored, apply, others)
     members = [restored, *(_restore(paths.path(other), config, task, known) for other in others)]
-    average = predict.average(
-        [build.device_predict(apply, states.inference_variables(member.state)) for member in members]
-    )
+    variables = [states.inference_variables(member.state) for member in members]
+    average = predict.average([build.device_predict(apply, own) for own in variables])
     one = functools.partial(
         predict.predict_case,
         average,
@@ -91,7 +91,8 @@ def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) 
         one = functools.partial(_after, one, paths.path(config.data.previous), one.keywords["settings"])
     run = functools.partial(_run, one, known=known)
     find = instances.watershed(config, run) if config.predict.watershed else None
-    return Trained(config, record, known, held_out, restored.step, run, find)
+    alone = variables[0] if len(variables) == 1 else None
+    return Trained(config, record, known, held_out, restored.step, run, find, variables=alone)
 
 
 _COMPILED: dict[str, tuple[Task, Callable]] = {}  # what to predict with, by all that `build.task` reads
@@ -181,12 +182,12 @@ def _raw(member: Trained, volume: Volume, *, previous: Any = None, **options: An
     return member.predict(volume, postprocess=None, **given, **options)
 
 
-def check_data(folder: paths.Path, found: build.Facts, known: build.Facts) -> None:
+def check_data(
+    folder: paths.Path | str, found: build.Facts, known: build.Facts, *, remedy: str = "leave it out"
+) -> None:
     """Raises a UserError where the networks of two workdirs do not speak of the same channels and classes."""
     if (found.channels, found.classes, found.regions) != (known.channels, known.classes, known.regions):
-        raise UserError(
-            f"{folder} was trained on other channels or classes ({', '.join(found.classes)}); leave it out."
-        )
+        raise UserError(f"{folder} was trained on other channels or classes ({', '.join(found.classes)}); {remedy}.")
 
 
 class Opened(NamedTuple):

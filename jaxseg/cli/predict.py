@@ -1,12 +1,15 @@
 """--mode predict: a trained workdir, a folder of scans, a folder of masks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from jaxseg import predict as prediction
-from jaxseg.cli import agents, certainty, images, inference, instances, made_images, workdir
-from jaxseg.data.datasets import inputs
+from jaxseg.cli import agents, certainty, images, inference, instances, label_source, made_images, workdir
+from jaxseg.data import preprocess
+from jaxseg.data.datasets import inputs, layouts
 from jaxseg.train import logging
-from jaxseg.typing import UserError, Volume
+from jaxseg.typing import Case, UserError, Volume
 
 
 def predict(arguments: workdir.Arguments) -> None:
@@ -26,7 +29,7 @@ def predict(arguments: workdir.Arguments) -> None:
     if trained.find is not None:
         _predict_instances(arguments, trained, cases)
         return
-    find = _finder(arguments, trained, agents.given_masks(arguments, trained, cases))
+    find = _finder(arguments, trained, _given_masks(arguments, trained, cases))
     with logging.progress(len(cases), label="predict") as show:
         written = prediction.predict_folder(
             find,
@@ -38,6 +41,38 @@ def predict(arguments: workdir.Arguments) -> None:
             progress=lambda done, total, name: show(done, case=name),
         )
     print(f"{len(written)} masks in {arguments.output} (checkpoint {trained.step} of {arguments.workdir})")
+
+
+def _given_masks(
+    arguments: workdir.Arguments, trained: inference.Trained, cases: Sequence[Case]
+) -> Callable[[Volume, preprocess.Record], np.ndarray] | None:
+    """Returns `(volume, record) -> probabilities` of the masks in --initial, or None where none are given.
+
+    Raises:
+      UserError: the run has no agents, or an image has no mask there.
+    """
+    if arguments.initial is None:
+        return None
+    if not agents.is_agent(trained.config):
+        raise UserError(
+            f"--initial gives masks to start from, but {arguments.workdir} finds its own "
+            f"(task={trained.config.task!r}); leave it out, or name a run with task='refinement' or 'operators'."
+        )
+    masks = inputs.list_inputs(arguments.initial)
+    place = f"--initial {arguments.initial}"
+    by_path = {
+        case.images[0]: case for case in inputs.with_labels(cases, masks, place=place, kind="mask", plural="masks")
+    }
+    # A mask to start from says something of every pixel.
+    rule = label_source.rule_of(trained.config, trained.known)._replace(ignore=None)
+    settings = preprocess.settings_from_json(trained.record["settings"])
+
+    def beside(volume: Volume, record: preprocess.Record) -> np.ndarray:
+        label = layouts.load_case(by_path[volume.path], rule=rule).label
+        assert label is not None  # the case names its file
+        return agents.given(preprocess.forward_label(label, record, settings), trained.known)
+
+    return beside
 
 
 def _finder(
@@ -56,7 +91,7 @@ def _finder(
     def find(volume: Volume) -> prediction.Prediction:
         if not names and temperature is None:
             return trained.predict(volume, keep_probabilities=options.probabilities, **further)
-        found = certainty.explain(trained, volume, temperature=temperature)
+        found = certainty.explain(trained, volume, temperature=temperature, **further)
         kept = found.prediction if options.probabilities else found.prediction._replace(probabilities=None)
         return kept._replace(maps={name: getattr(found.certainty, name) for name in names})
 

@@ -9,11 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxseg.rl import operators
-from jaxseg.rl import start as starts
 from jaxseg.rl.operators import STOP, State
 from jaxseg.rl.planes import read_planes
-from jaxseg.rl.start import START, Start
-from jaxseg.typing import UserError
+from jaxseg.rl.start import START, Start, given
 
 
 class Agent(NamedTuple):
@@ -81,10 +79,9 @@ def make_agent(
     planes = read_planes(num_classes=num_classes, regions=regions)
     background = int(not regions and num_classes > 2)  # the first plane of several exclusive classes: no agent acts
     count = planes.number - background
-    outputs = len(regions) if regions else num_classes
 
     def begin(variables: PyTree, image: Array) -> tuple[Array, Array]:
-        image, probabilities = _given(start, variables, image, channels=channels, outputs=outputs)
+        image, probabilities, _ = given(start, variables, image, channels=channels, num_outputs=planes.outputs)
         return jnp.repeat(image, count, axis=0), fold(planes.of(probabilities)[..., background:])
 
     def inputs(image: Array, states: State, plane: Array) -> Array:
@@ -191,16 +188,3 @@ def fold(x: Float[Array, "B *S P"]) -> Float[Array, "N *S"]:
 def unfold(x: Array, planes: int) -> Array:
     """Takes planes out of the batch again: `(N, *S) -> (B, *S, P)`."""
     return jnp.moveaxis(x.reshape(-1, planes, *x.shape[1:]), 1, -1)
-
-
-def _given(
-    start: Start, variables: PyTree, image: Float[Array, "B *S D"], *, channels: int, outputs: int
-) -> tuple[Float[Array, "B *S C"], Float[Array, "B *S K"]]:
-    """Parts an image from the probabilities behind it; where there are none, the start makes them."""
-    if image.shape[-1] not in (channels, channels + outputs):
-        raise UserError(
-            f"An image to refine should have {channels} channels, or {channels + outputs} with the probabilities to "
-            f"start from; it has {image.shape[-1]}."
-        )
-    own, probabilities, _ = starts.given(start, variables, image, channels=channels, num_outputs=outputs)
-    return own, probabilities

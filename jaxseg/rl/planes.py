@@ -15,12 +15,14 @@ class Planes(NamedTuple):
 
     Attributes:
       number: P: 1 for two exclusive classes (the second one), K for more of them and for overlapping regions.
+      outputs: K.
       of: probabilities -> planes.
       back: planes -> probabilities; those of exclusive classes sum to 1 again.
       true: labels `(B, *S)` -> planes of 0 and 1; 0 where the label is IGNORE.
     """
 
     number: int
+    outputs: int
     of: Callable[[Float[Array, "B *S K"]], Float[Array, "B *S P"]]
     back: Callable[[Float[Array, "B *S P"]], Float[Array, "B *S K"]]
     true: Callable[[Int[Array, "B *S"]], Float[Array, "B *S P"]]
@@ -30,15 +32,16 @@ def read_planes(*, num_classes: int, regions: Sequence[Sequence[int]] | None = N
     """Returns the planes of exclusive classes (`regions` None, background among them), or one a region."""
     outputs = read_outputs(num_classes=num_classes, regions=regions)
     if regions:
-        return Planes(len(regions), of=_same, back=_same, true=outputs.planes)
+        return Planes(len(regions), len(regions), of=_same, back=_same, true=outputs.planes)
     if num_classes == 2:
         return Planes(
             1,
+            2,
             of=lambda probabilities: probabilities[..., 1:],
             back=lambda planes: jnp.concatenate([1.0 - planes, planes], axis=-1),
             true=lambda labels: outputs.planes(labels)[..., 1:],
         )
-    return Planes(num_classes, of=_same, back=_normalized, true=outputs.planes)
+    return Planes(num_classes, num_classes, of=_same, back=_normalized, true=outputs.planes)
 
 
 def seen(labels: Int[Array, "B *S"]) -> Float[Array, "B *S 1"]:

@@ -127,7 +127,6 @@ def refinement(
     """
     planes = read_planes(num_classes=num_classes, regions=regions)
     count = read_outputs(num_classes=num_classes, regions=regions).count
-    num_outputs = len(regions) if regions else num_classes
     observe, reset, arrive = _of_batches(world)
     hints = refine.hint_channels(world, planes.number)
 
@@ -141,7 +140,9 @@ def refinement(
 
     def begin(extra: dict, image: Array, labels: Array | None) -> tuple[Array, State]:
         """Returns the image alone and the first state, at the start's probabilities or those behind the image."""
-        image, probabilities, shown = given(start, extra[START], image, channels=channels, num_outputs=num_outputs)
+        image, probabilities, shown = given(
+            start, extra[START], image, channels=channels, num_outputs=planes.outputs, hints=hints
+        )
         known = jnp.zeros(image.shape[:-1], jnp.int32) if labels is None else labels
         state = reset(planes.of(probabilities), planes.true(known), seen(known))
         if shown is None and labels is None:
@@ -170,15 +171,17 @@ def refinement(
         figures["counts"] = count(planes.back(state.planes), batch["label"])
         return loss, (figures, {**extra, group: collections})
 
-    def trace(variables, image, *, labels=None, steps: int | None = None) -> Trace:
-        extra = variables["extra"]
-        own = {"params": variables["params"][group][NETWORK], **extra[group]}
-        image, state = begin(extra, image, labels)
+    def act(variables, image: Array, state: State) -> Decision:
+        """The most likely actions of a batch."""
+        own = {"params": variables["params"][group][NETWORK], **variables["extra"][group]}
+        scores, _ = model.apply(own, observe(image, state), train=False)
+        return decide(scores, state.planes, None, learner=rules.learner)
 
+    def trace(variables, image, *, labels=None, steps: int | None = None) -> Trace:
+        image, state = begin(variables["extra"], image, labels)
         states, actions, rewards = [state], [], []
         for _ in range(world.steps if steps is None else steps):
-            scores, _ = model.apply(own, observe(image, state), train=False)
-            decision = decide(scores, state.planes, None, learner=rules.learner)
+            decision = act(variables, image, state)
             after, reward, _ = arrive(state, decision.planes)
             state = after if labels is not None else after._replace(hints=state.hints)
             states.append(state)
@@ -195,12 +198,9 @@ def refinement(
         return begin(variables["extra"], image, None)[1].planes
 
     def advance(variables, shown):
-        extra = variables["extra"]
-        own = {"params": variables["params"][group][NETWORK], **extra[group]}
         current = shown[..., channels : channels + planes.number]
         state = State(current, shown[..., channels + planes.number :], current, current[..., :1], jnp.zeros((), int))
-        scores, _ = model.apply(own, observe(shown[..., :channels], state), train=False)
-        decision = decide(scores, current, None, learner=rules.learner)
+        decision = act(variables, shown[..., :channels], state)
         taken = jax.nn.one_hot(decision.action, len(refine.ACTIONS))
         return jnp.concatenate([decision.planes, taken.reshape(*taken.shape[:-2], -1)], axis=-1)
 

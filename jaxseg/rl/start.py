@@ -28,6 +28,11 @@ class Start(NamedTuple):
     apply: Callable[[Any, Float[Array, "B *S C"]], Float[Array, "B *S K"]]
 
 
+def is_named(text: str) -> bool:
+    """Whether a text means a start of `from_string`, and not a trained run."""
+    return text.split("(")[0] in NAMES
+
+
 def from_string(text: str, *, num_classes: int, regions: bool = False) -> Start:
     """Returns the start called "blank", or "threshold" with its options, such as "threshold(channel=1,above=False)".
 
@@ -111,7 +116,7 @@ def otsu(values: Float[Array, "*S"]) -> Float[Array, ""]:
 
 
 def given(
-    start: Start, variables: PyTree, image: Float[Array, "B *S D"], *, channels: int, num_outputs: int
+    start: Start, variables: PyTree, image: Float[Array, "B *S D"], *, channels: int, num_outputs: int, hints: int = 0
 ) -> tuple[Float[Array, "B *S C"], Float[Array, "B *S K"], Float[Array, "B *S H"] | None]:
     """Returns the image alone, the first probabilities, and hints or None.
 
@@ -124,9 +129,18 @@ def given(
       image: C channels; or C + K; or more, then with hints.
       channels: C.
       num_outputs: K.
+      hints: H of agents that know any.
+
+    Raises:
+      UserError: another number of channels.
     """
     own, rest = image[..., :channels], image[..., channels:]
+    if image.shape[-1] not in (channels, channels + num_outputs, channels + num_outputs + hints):
+        raise UserError(
+            f"An image to refine should have {channels} channels, or {channels + num_outputs} with the probabilities "
+            f"to start from{f', or {hints} more with hints' if hints else ''}; it has {image.shape[-1]}."
+        )
     if not rest.shape[-1]:
         return own, jax.lax.stop_gradient(start.apply(variables, own)), None
-    hints = rest[..., num_outputs:] if rest.shape[-1] > num_outputs else None
-    return own, rest[..., :num_outputs], hints
+    shown = rest[..., num_outputs:] if rest.shape[-1] > num_outputs else None
+    return own, rest[..., :num_outputs], shown

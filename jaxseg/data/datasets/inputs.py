@@ -3,7 +3,7 @@
 import collections
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,29 @@ def list_inputs(path: Any, *, channels: int | None = None) -> tuple[Case, ...]:
             there = ", ".join(sorted(f.name for f in path.iterdir())[:5]) or "nothing"
             raise UserError(f"The input folder {path} should hold images ({_known()}), but holds {there}.")
     return check_names(_group(files, channels) or [Case(readers.stem(f), (str(f),)) for f in files])
+
+
+def with_labels(
+    cases: Sequence[Case], labels: Sequence[Case], *, place: str, kind: str = "file", plural: str = "label files"
+) -> list[Case]:
+    """Returns the cases with the label file of the same name each.
+
+    Args:
+      cases: images.
+      labels: what `list_inputs` has found where the labels lie.
+      place: says where, such as "--labels masks", and `kind` and `plural` what they are, for messages.
+
+    Raises:
+      UserError: an image has none.
+    """
+    found = {case.name: case.images[0] for case in labels}
+    missing = [case.name for case in cases if case.name not in found]
+    if missing:
+        raise UserError(
+            f"{place} has no {kind} for {len(missing)} of {len(cases)} images: {', '.join(missing[:5])}; {plural} are "
+            "named as their images."
+        )
+    return [case._replace(label=found[case.name]) for case in cases]
 
 
 def _known() -> str:

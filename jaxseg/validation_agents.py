@@ -86,5 +86,8 @@ def _operator_problems(config: ConfigDict) -> Iterator[str]:
         yield "predict.steps is for task='refinement'; leave it unset, an agent over operators stops by itself."
     if config.train.total_steps is None:
         yield "task='operators' explores for a share of the updates; set train.total_steps."
+    if config.rl.replay < config.data.batch_size:
+        least = config.data.batch_size
+        yield f"rl.replay = {config.rl.replay} must hold the episodes of a batch; set it to {least} or more."
     if config.rl.clicks:
         yield "rl.clicks are for task='refinement'; set it to 0."

@@ -150,3 +150,15 @@ def test_what_agents_cannot_do_is_told_before_anything_is_read(field, value, mes
         config[group][name] = value
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         validation.validate(config)
+
+
+def test_a_memory_that_holds_no_batch_is_told():
+    from jaxseg import validation
+
+    config = base_config()
+    config.data.name, config.train.total_steps, config.task, config.rl.initial = "msd", 2, "operators", "blank"
+    config.model.name, config.data.batch_size, config.rl.replay = "q_network", 8, 8
+    validation.validate(config)
+    config.rl.replay = 7
+    with pytest.raises(UserError, match=r"rl\.replay = 7 must hold the episodes of a batch; set it to 8"):
+        validation.validate(config)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Float32, Int32, Integer
+from jaxtyping import Array, Float, Float32, Int32, Integer, PRNGKeyArray, UInt32
 
 from jaxseg import losses, models
 from jaxseg.typing import IGNORE, Params, PredictFn
@@ -248,7 +248,7 @@ def member_weights(
 
 
 def fit_conv(
-    key,
+    key: PRNGKeyArray | UInt32[Array, "2"],
     crops: Float[Array | np.ndarray, "n *P F"],
     labels: Integer[Array | np.ndarray, "n *P"],
     *,

@@ -5,6 +5,7 @@ masks that pass. What its own loss says of every pixel by itself, the critic say
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,8 @@ from jaxseg.typing import IGNORE, LossFn, Task
 
 def with_critic(
     task: Task,
-    model,
-    discriminator,
+    model: Any,
+    discriminator: Any,
     rules: Rules,
     loss: LossFn,
     *,

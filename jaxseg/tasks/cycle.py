@@ -34,7 +34,7 @@ class Cycle(NamedTuple):
 
 def unpaired(
     generators: dict[str, Any],
-    discriminator,
+    discriminator: Any,
     rules: Rules,
     cycle: Cycle,
     *,

@@ -66,7 +66,13 @@ class Intensities(NamedTuple):
 
 
 def synthesis(
-    generator, discriminator, rules: Rules | None, fidelity: Fidelity, *, num_classes: int, intensities: Intensities
+    generator: Any,
+    discriminator: Any,
+    rules: Rules | None,
+    fidelity: Fidelity,
+    *,
+    num_classes: int,
+    intensities: Intensities,
 ) -> Task:
     """Images from label maps; `predict(variables, (segmentation, style))`, see `one_hot` and `style_length`.
 
@@ -98,8 +104,8 @@ def synthesis(
 
 
 def translation(
-    generator,
-    discriminator,
+    generator: Any,
+    discriminator: Any,
     rules: Rules | None,
     fidelity: Fidelity,
     *,
@@ -134,8 +140,8 @@ def translation(
 
 
 def super_resolution(
-    generator,
-    discriminator,
+    generator: Any,
+    discriminator: Any,
     rules: Rules | None,
     fidelity: Fidelity,
     *,
@@ -210,8 +216,8 @@ def channels_of(image: Float[Array, "B *S C"], places: Sequence[int]) -> Float[A
 
 
 def _task(
-    generator,
-    discriminator,
+    generator: Any,
+    discriminator: Any,
     rules: Rules | None,
     fidelity: Fidelity,
     read: Callable[[dict, Array], Example],

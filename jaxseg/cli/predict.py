@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxseg import predict as prediction
-from jaxseg.cli import agents, certainty, images, inference, instances, label_source, made_images, workdir
+from jaxseg.cli import agents, certainty, clicks, images, inference, instances, label_source, made_images, workdir
 from jaxseg.data import preprocess
 from jaxseg.data.datasets import inputs, layouts
 from jaxseg.train import logging
@@ -48,10 +48,14 @@ def _given_masks(
 ) -> Callable[[Volume, preprocess.Record], np.ndarray] | None:
     """Returns `(volume, record) -> probabilities` of the masks in --initial, or None where none are given.
 
+    The hints of --clicks stand behind them.
+
     Raises:
-      UserError: the run has no agents, or an image has no mask there.
+      UserError: the run has no agents, an image has no mask there, or the clicks say nothing to them.
     """
     if arguments.initial is None:
+        if arguments.clicks is not None:
+            raise UserError("--clicks needs --initial, the folder of the masks that were looked at when clicking.")
         return None
     if not agents.is_agent(trained.config):
         raise UserError(
@@ -66,11 +70,13 @@ def _given_masks(
     # A mask to start from says something of every pixel.
     rule = label_source.rule_of(trained.config, trained.known)._replace(ignore=None)
     settings = preprocess.settings_from_json(trained.record["settings"])
+    hints = None if arguments.clicks is None else clicks.hints(arguments.clicks, trained.config, trained.known, cases)
 
     def beside(volume: Volume, record: preprocess.Record) -> np.ndarray:
         label = layouts.load_case(by_path[volume.path], rule=rule).label
         assert label is not None  # the case names its file
-        return agents.given(preprocess.forward_label(label, record, settings), trained.known)
+        probabilities = agents.given(preprocess.forward_label(label, record, settings), trained.known)
+        return probabilities if hints is None else np.concatenate([probabilities, hints(volume, record)], axis=-1)
 
     return beside
 

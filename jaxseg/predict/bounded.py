@@ -17,7 +17,7 @@ from jaxseg.data.resample import SLAB_BYTES
 from jaxseg.predict.planes import Layout, predict_planes
 from jaxseg.typing import PredictFn, UserError
 
-WINDOW_COPIES = 6  # outputs of a batch of windows: one added up, one under way, and what the network's last layers hold
+WINDOW_COPIES = 4  # of the outputs of a batch: one is added up, one under way, and what the network's last layers hold
 SLAB_COPIES = 4  # of a slab on its way through the axes of the resampling
 
 

@@ -210,6 +210,7 @@ def _number_problems(config: ConfigDict) -> Iterator[str]:
         "train.eval_steps": 1,
         "train.log_steps": 1,
         "predict.batch_size": 1,
+        "predict.memory_gib": 0.0,
         "parallel.spatial": 1,
         "tune.startup": 1,
         "tune.first_rung": 0,

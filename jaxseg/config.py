@@ -127,7 +127,7 @@ def base_config() -> ConfigDict:
             "clicks": 10,  # agents that know hints: scored after each of so many simulated clicks
         }
     )
-    config.report = ConfigDict({"identify": False})  # True: names of cases may show whose images they are (DICOM)
+    config.report = ConfigDict({"identify": False})  # True: outputs of DICOM are named by PatientID and description
     config.parallel = ConfigDict(
         {
             "kind": "pmap",  # or mesh

@@ -7,6 +7,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from dicom_out_series import read_back
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxseg.data.dicom.described import Description, Label
@@ -18,28 +19,6 @@ from jaxseg.typing import UserError
 LIVER = Term(ANATOMY, Code("SCT", "10200004", "Liver"))
 LABELS = (Label(1, "shell", (86, 180, 233), UNSPECIFIED), Label(2, "liver", (230, 159, 0), LIVER))
 DESCRIPTION = Description(LABELS, "1.2.3", "0123456789abcdef")
-
-
-def read_back(path, volume, values):
-    """Puts each frame where the source image that it refers to lies, by pydicom alone: segment number -> `values`."""
-    found = pydicom.dcmread(path)
-    shared = found.SharedFunctionalGroupsSequence[0]
-    series, places = volume.header, {}
-    for place, (name, frame) in enumerate(zip(series.files, series.frames)):
-        image = pydicom.dcmread(name, stop_before_pixels=True)
-        places[image.SOPInstanceUID, frame + 1 if "NumberOfFrames" in image else None] = place
-    result = np.zeros(volume.data.shape[:3], int)
-    frames = found.pixel_array.reshape(-1, *result.shape[1:])
-    for pixels, item in zip(frames, found.PerFrameFunctionalGroupsSequence):
-        origin = item.DerivationImageSequence[0].SourceImageSequence[0]
-        place = places[origin.ReferencedSOPInstanceUID, origin.get("ReferencedFrameNumber")]
-        # where all frames have a thing in common it stands in the shared group
-        segment = (item if "SegmentIdentificationSequence" in item else shared).SegmentIdentificationSequence[0]
-        result[place][pixels > 0] = values[segment.ReferencedSegmentNumber]
-        position = np.array(item.PlanePositionSequence[0].ImagePositionPatient, float)
-        first = volume.affine @ [place, 0, 0, 1]
-        assert_allclose(position * [-1, -1, 1], first[:3], atol=1e-6)
-    return result
 
 
 @pytest.mark.parametrize("several_frames", [False, True])
@@ -179,11 +158,30 @@ def test_a_file_that_is_there_stays(tmp_path):
     assert_array_equal(read_back(tmp_path / "a.dcm", volume, {1: 1, 2: 2}), made.labels())
 
 
-def test_a_header_that_breaks_the_rules_quotes_no_patient(tmp_path, recwarn):
-    volume = made.write(tmp_path / "series", PatientSex="F", PatientBirthDate="19331224")
-    for name in map(pathlib.Path, volume.header.files):  # letters in a date
-        name.write_bytes(name.read_bytes().replace(b"19331224", b"SECRET--"))
-    with pytest.raises(Unfit, match=r"of which no segmentation can be made \(\w+Error\)") as caught:
-        dicom_seg.write(tmp_path / "a.dcm", made.labels(), volume, description=DESCRIPTION)
-    assert "SECRET" not in str(caught.value)
+def test_a_header_that_breaks_the_rules_is_mended_and_quoted_nowhere(tmp_path, recwarn, capfd):
+    volume = made.write(tmp_path / "series", SpecificCharacterSet="", PatientName="Muster Grete")
+    for name in map(pathlib.Path, volume.header.files):  # what anonymisation may leave
+        raw = name.read_bytes()
+        name.write_bytes(
+            raw.replace(b"19331224", b"SECRET00").replace(b"101112", b"SECRET").replace(b"CS\2\0F ", b"CS\2\0U ")
+        )
+    found = pydicom.dcmread(dicom_seg.write(tmp_path / "a.dcm", made.labels(), volume, description=DESCRIPTION))
+    assert found.PatientName == "Muster Grete" and found.PatientID == "SECRET-4711"
+    assert not found.PatientBirthDate and not found.StudyTime and not found.PatientSex
     assert not any("SECRET" in str(one.message) for one in recwarn)
+    assert not any("SECRET" in text or "Muster" in text for text in capfd.readouterr())
+
+
+def test_what_highdicom_refuses_is_told_without_its_words(tmp_path, monkeypatch):
+    volume = made.write(tmp_path / "series")
+    monkeypatch.setattr(highdicom.seg, "Segmentation", lambda **options: int("Muster^Grete"))
+    with pytest.raises(Unfit, match=r"of which no segmentation can be made \(ValueError\)") as caught:
+        dicom_seg.write(tmp_path / "a.dcm", made.labels(), volume, description=DESCRIPTION)
+    assert "Muster" not in str(caught.value) and not (tmp_path / "a.dcm").exists()
+
+
+@pytest.mark.parametrize("own", [["", "ISO 2022 IR 87"], ["ISO 2022 IR 100", "ISO 2022 IR 87"]])
+def test_a_character_set_of_several_parts_becomes_one(tmp_path, own):
+    volume = made.write(tmp_path / "series", SpecificCharacterSet=own, PatientName="Yamada^Tarou=山田^太郎")
+    found = pydicom.dcmread(dicom_seg.write(tmp_path / "a.dcm", made.labels(), volume, description=DESCRIPTION))
+    assert found.SpecificCharacterSet == "ISO_IR 192" and str(found.PatientName) == "Yamada^Tarou=山田^太郎"

@@ -6,7 +6,7 @@ import dicom_out_series as made
 import numpy as np
 import pydicom
 import pytest
-from matplotlib.path import Path
+from dicom_out_series import filled
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxseg.data.dicom.described import Description, Label
@@ -18,30 +18,6 @@ from jaxseg.typing import UserError
 LIVER = Term(ANATOMY, Code("SCT", "10200004", "Liver"))
 LABELS = (Label(1, "shell", (86, 180, 233), UNSPECIFIED), Label(2, "liver", (230, 159, 0), LIVER))
 DESCRIPTION = Description(LABELS, "1.2.3", "0123456789abcdef")
-
-
-def filled(found, volume):
-    """Even-odd fill at pixel centres, in millimetres of the patient, without a look at how the contours were made."""
-    depth, rows, columns = volume.data.shape[:3]
-    result = np.zeros((depth, rows, columns), int)
-    indices = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).reshape(-1, 2)
-    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
-    down, along = (to_lps[:3, axis] / np.linalg.norm(to_lps[:3, axis]) for axis in (1, 2))
-    normal = np.cross(along, down)
-    for region in found.ROIContourSequence:
-        for contour in region.get("ContourSequence", ()):
-            points = np.array(contour.ContourData, float).reshape(-1, 3)
-            assert len(points) == contour.NumberOfContourPoints and contour.ContourGeometricType == "CLOSED_PLANAR"
-            levels = [(to_lps @ [place, 0, 0, 1])[:3] @ normal for place in range(depth)]
-            place = int(np.argmin(np.abs(levels - points[0] @ normal)))
-            assert_allclose(points @ normal, levels[place], atol=1e-5)
-            centres = np.column_stack([np.full(len(indices), place), indices, np.ones(len(indices))]) @ to_lps.T
-            polygon = np.vstack([points, points[:1]])
-            flat = Path(np.column_stack([polygon @ along, polygon @ down]))
-            inside = flat.contains_points(np.column_stack([centres[:, :3] @ along, centres[:, :3] @ down]))
-            # a class owns its pixels alone, so that odd counts of different classes never meet
-            result[place] ^= np.where(inside.reshape(rows, columns), int(region.ReferencedROINumber), 0)
-    return result
 
 
 @pytest.mark.parametrize("several_frames", [False, True])
@@ -162,7 +138,7 @@ def test_what_cannot_be_written_is_told_without_the_patient(tmp_path, recwarn):
         rtstruct.write(tmp_path / "there.dcm", made.labels(), volume, description=DESCRIPTION)
     assert (tmp_path / "there.dcm").read_bytes() == b"precious"
     for name in map(pathlib.Path, volume.header.files):  # letters in a date
-        name.write_bytes(name.read_bytes().replace(b"19331224", b"SECRET--"))
-    rtstruct.write(tmp_path / "r.dcm", made.labels(), volume, description=DESCRIPTION)
-    assert pydicom.dcmread(tmp_path / "r.dcm").PatientID == "SECRET-4711"
+        name.write_bytes(name.read_bytes().replace(b"19331224", b"SECRET00"))
+    found = pydicom.dcmread(rtstruct.write(tmp_path / "r.dcm", made.labels(), volume, description=DESCRIPTION))
+    assert found.PatientID == "SECRET-4711" and not found.PatientBirthDate
     assert not any("SECRET" in str(one.message) for one in recwarn)

@@ -3,6 +3,9 @@
 import pathlib
 
 import numpy as np
+import pydicom
+from matplotlib.path import Path
+from numpy.testing import assert_allclose
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -133,3 +136,49 @@ def _save(path: pathlib.Path, image: Dataset) -> None:
 def labels(shape=(3, 5, 7), *, high=3, seed=1) -> np.ndarray:
     """Returns class ids below `high`, all of them in use."""
     return np.random.default_rng(seed).integers(0, high, shape).astype(np.int16)
+
+
+def read_back(path, volume, values):
+    """Puts each frame where the source image that it refers to lies, by pydicom alone: segment number -> `values`."""
+    found = pydicom.dcmread(path)
+    shared = found.SharedFunctionalGroupsSequence[0]
+    series, places = volume.header, {}
+    for place, (name, frame) in enumerate(zip(series.files, series.frames)):
+        image = pydicom.dcmread(name, stop_before_pixels=True)
+        places[image.SOPInstanceUID, frame + 1 if "NumberOfFrames" in image else None] = place
+    result = np.zeros(volume.data.shape[:3], int)
+    frames = found.pixel_array.reshape(-1, *result.shape[1:])
+    for pixels, item in zip(frames, found.PerFrameFunctionalGroupsSequence):
+        origin = item.DerivationImageSequence[0].SourceImageSequence[0]
+        place = places[origin.ReferencedSOPInstanceUID, origin.get("ReferencedFrameNumber")]
+        # where all frames have a thing in common it stands in the shared group
+        segment = (item if "SegmentIdentificationSequence" in item else shared).SegmentIdentificationSequence[0]
+        result[place][pixels > 0] = values[segment.ReferencedSegmentNumber]
+        position = np.array(item.PlanePositionSequence[0].ImagePositionPatient, float)
+        first = volume.affine @ [place, 0, 0, 1]
+        assert_allclose(position * [-1, -1, 1], first[:3], atol=1e-6)
+    return result
+
+
+def filled(found, volume):
+    """Even-odd fill at pixel centres, in millimetres of the patient, without a look at how the contours were made."""
+    depth, rows, columns = volume.data.shape[:3]
+    result = np.zeros((depth, rows, columns), int)
+    indices = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).reshape(-1, 2)
+    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
+    down, along = (to_lps[:3, axis] / np.linalg.norm(to_lps[:3, axis]) for axis in (1, 2))
+    normal = np.cross(along, down)
+    for region in found.ROIContourSequence:
+        for contour in region.get("ContourSequence", ()):
+            points = np.array(contour.ContourData, float).reshape(-1, 3)
+            assert len(points) == contour.NumberOfContourPoints and contour.ContourGeometricType == "CLOSED_PLANAR"
+            levels = [(to_lps @ [place, 0, 0, 1])[:3] @ normal for place in range(depth)]
+            place = int(np.argmin(np.abs(levels - points[0] @ normal)))
+            assert_allclose(points @ normal, levels[place], atol=1e-5)
+            centres = np.column_stack([np.full(len(indices), place), indices, np.ones(len(indices))]) @ to_lps.T
+            polygon = np.vstack([points, points[:1]])
+            flat = Path(np.column_stack([polygon @ along, polygon @ down]))
+            inside = flat.contains_points(np.column_stack([centres[:, :3] @ along, centres[:, :3] @ down]))
+            # a class owns its pixels alone, so that odd counts of different classes never meet
+            result[place] ^= np.where(inside.reshape(rows, columns), int(region.ReferencedROINumber), 0)
+    return result

@@ -4,8 +4,8 @@ import contextlib
 import itertools
 import logging
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -57,16 +57,16 @@ class Source(NamedTuple):
 def quiet() -> Iterator[None]:
     """Keeps the DICOM packages from warning: their texts quote values, which may be a patient's name."""
     loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
-    before = [logger.disabled for logger in loggers]
+    before = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             for logger in loggers:
-                logger.disabled = True
+                logger.setLevel(logging.CRITICAL + 1)  # which holds for the loggers of their modules too
             yield
         finally:
-            for logger, disabled in zip(loggers, before):
-                logger.disabled = disabled
+            for logger, level in zip(loggers, before):
+                logger.setLevel(level)
 
 
 def of_volume(volume: Volume) -> Source:
@@ -109,19 +109,45 @@ def reference(source: Source, place: int) -> "Dataset":
 
 
 def identity(source: Source) -> "Dataset":
-    """Returns patient and study of a source, with its character set: what brings an object to its place in an archive.
+    """Returns patient and study of a source: what brings an object to its place in an archive.
 
+    A date, a time or a sex that is none, as careless anonymisation leaves them, is left empty; so is what is missing.
     Nothing of it belongs in a log, the name of a file or a report.
     """
     from pydicom import Dataset
 
     first, result = source.images[0], Dataset()
-    names = [name for name in OPTIONAL if name in first]
-    result.SpecificCharacterSet = first.get("SpecificCharacterSet") or ["ISO_IR 6"]
     result.StudyInstanceUID = first.StudyInstanceUID
-    for name in (*REQUIRED, *names):
-        setattr(result, name, first.get(name))
+    for name in REQUIRED:
+        value = first.get(name)
+        setattr(result, name, value if _is_valid(name, value) else None)
+    for name in OPTIONAL:
+        if name in first:
+            setattr(result, name, first[name].value)
     return result
+
+
+def character_set(source: Source, texts: Iterable[str]) -> str:
+    """Returns the character set of an object that takes over a source's texts and adds these.
+
+    It is the source's own where that is one plain set and the texts need no more than ASCII; else UTF-8, for which
+    pydicom encodes a patient's name anew.
+    """
+    own = source.images[0].get("SpecificCharacterSet")
+    return own if isinstance(own, str) and own and all(text.isascii() for text in texts) else "ISO_IR 192"
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    from pydicom.valuerep import DA, TM
+
+    if name == "PatientSex":
+        return value in ("M", "F", "O")
+    if not name.endswith(("Date", "Time")):
+        return True
+    try:
+        return bool((DA if name.endswith("Date") else TM)(value))
+    except (ValueError, TypeError):
+        return False
 
 
 def points(source: Source, place: int, pixels: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 3"]:

@@ -116,7 +116,6 @@ def _object(
     import highdicom
 
     images = _complete(origin, volume)
-    plain = all(label.name.isascii() for label in shown)
     thickness = images[0].get("SliceThickness")
     found = highdicom.seg.Segmentation(
         source_images=images,
@@ -142,8 +141,7 @@ def _object(
         ),
         plane_orientation=highdicom.PlaneOrientationSequence("PATIENT", origin.orientation.ravel().tolist()),
         plane_positions=[highdicom.PlanePositionSequence("PATIENT", one.tolist()) for one in origin.positions],
-        # the patient's name is encoded anew where that of a class needs other letters
-        specific_character_set=images[0].get("SpecificCharacterSet") if plain else "ISO_IR 192",
+        specific_character_set=source.character_set(origin, [label.name for label in shown]),
     )
     for place, label in enumerate(shown):
         found.SegmentSequence[place].SegmentDescription = f"class id {label.number}"
@@ -180,12 +178,10 @@ def _complete(origin: source.Source, volume: Volume) -> "list[Dataset]":
 
     from pydicom import Dataset
 
-    result = []
+    result, identity = [], source.identity(origin)
     for image in origin.images:
         image = copy.copy(image)
-        for name in source.REQUIRED:
-            if name not in image:
-                setattr(image, name, None)
+        image.update(identity)
         if not origin.frames and image.get("SliceThickness") is None:
             image.SliceThickness = volume.spacing[0]
         if origin.frames and "PixelMeasuresSequence" not in image.SharedFunctionalGroupsSequence[0]:

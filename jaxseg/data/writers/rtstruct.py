@@ -73,8 +73,7 @@ def _object(labels: np.ndarray, shown: Sequence[Label], origin: source.Source, d
     from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 
     dataset = source.identity(origin)
-    if not all(label.name.isascii() for label in shown):
-        dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SpecificCharacterSet = source.character_set(origin, [label.name for label in shown])
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     dataset.SOPClassUID, dataset.SOPInstanceUID = _STRUCTURE_SET, generate_uid()

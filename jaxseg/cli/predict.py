@@ -1,11 +1,23 @@
 """--mode predict: a trained workdir, a folder of scans, a folder of masks."""
 
+import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jaxseg import predict as prediction
-from jaxseg.cli import agents, certainty, clicks, images, inference, instances, label_source, made_images, workdir
+from jaxseg.cli import (
+    agents,
+    certainty,
+    clicks,
+    described,
+    images,
+    inference,
+    instances,
+    label_source,
+    made_images,
+    workdir,
+)
 from jaxseg.data import preprocess
 from jaxseg.data.datasets import inputs, layouts
 from jaxseg.train import logging
@@ -29,7 +41,16 @@ def predict(arguments: workdir.Arguments) -> None:
     if trained.find is not None:
         _predict_instances(arguments, trained, cases)
         return
+    outputs = described.outputs(arguments, trained)
     find = _finder(arguments, trained, _given_masks(arguments, trained, cases))
+    missed: dict[str, str] = {}  # why a case has no DICOM object
+
+    def write(case: Case, found: prediction.Prediction, volume: Volume, path: pathlib.Path) -> str:
+        reasons = prediction.formats.write(case, found, volume, path.parent, outputs=outputs)
+        if reasons:
+            missed[case.name] = " ".join(reasons)
+        return str(path)
+
     with logging.progress(len(cases), label="predict") as show:
         written = prediction.predict_folder(
             find,
@@ -39,7 +60,11 @@ def predict(arguments: workdir.Arguments) -> None:
             label_values=trained.known.label_values,
             overwrite=arguments.overwrite,
             progress=lambda done, total, name: show(done, case=name),
+            write=write,
+            outputs=lambda case: prediction.formats.file_names(case, outputs.formats),
         )
+    for name, reason in missed.items():
+        print(f"{name}: no DICOM-SEG beside the NIfTI file: {reason}")
     print(f"{len(written)} masks in {arguments.output} (checkpoint {trained.step} of {arguments.workdir})")
 
 

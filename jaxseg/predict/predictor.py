@@ -183,7 +183,7 @@ def write_prediction(
     beside = path.with_name(readers.output_name(path, probabilities=True))
     numbers = {name: path.with_name(readers.output_name(path, numbers=name)) for name in prediction.maps}
     wanted = [path, *([] if prediction.probabilities is None else [beside]), *numbers.values()]
-    _refuse_existing(wanted, overwrite)
+    refuse_existing(wanted, overwrite)
     writers.write(path, label_map(prediction.labels, label_values), volume, overwrite=overwrite)
     if prediction.probabilities is not None:
         writers.write(beside, prediction.probabilities, volume, overwrite=overwrite)
@@ -227,6 +227,7 @@ def predict_folder(
     progress: Callable[[int, int, str], None] | None = None,
     write: Callable[[Case, Any, Volume, pathlib.Path], str] | None = None,
     suffix: str | None = None,
+    outputs: Callable[[Case], Sequence[str]] | None = None,
 ) -> list[tuple[str, str]]:
     """Predicts every case and writes one file each; a case that fails is reported at the end and stops no other.
 
@@ -240,6 +241,7 @@ def predict_folder(
       progress: called as `progress(done, total, name)` after each case.
       write: `(case, prediction, volume, path) -> path written`; None: `write_prediction`.
       suffix: of the files, such as ".png"; None: the input's.
+      outputs: gives the names of all files of a case, where `write` writes several; it is given the path of the first.
 
     Returns:
       `(case name, path of the label map)` in the order of `cases`.
@@ -251,7 +253,12 @@ def predict_folder(
     if not cases:
         raise UserError("There is nothing to predict: no input file was found.")
     output = pathlib.Path(output)
-    paths = [output / (output_file(case) if suffix is None else f"{case.name}{suffix}") for case in cases]
+    if outputs is None:
+
+        def outputs(case: Case) -> Sequence[str]:
+            return [output_file(case) if suffix is None else f"{case.name}{suffix}"]
+
+    paths = [[output / name for name in outputs(case)] for case in cases]
     if write is None:
 
         def write(case: Case, prediction: Prediction, volume: Volume, path: pathlib.Path) -> str:
@@ -263,7 +270,7 @@ def predict_folder(
         try:
             volume = read(case)
             prediction = predict_case_fn(volume)
-            written.append((case.name, write(case, prediction, volume, path)))
+            written.append((case.name, write(case, prediction, volume, path[0])))
             del volume, prediction  # before the next case is read
         except (UserError, OSError) as error:
             problems.append(f"{case.name}: {error}")
@@ -277,11 +284,11 @@ def predict_folder(
     return written
 
 
-def _check_outputs(cases: Sequence[Case], paths: Sequence[pathlib.Path], overwrite: bool) -> None:
+def _check_outputs(cases: Sequence[Case], paths: Sequence[Sequence[pathlib.Path]], overwrite: bool) -> None:
     """Refuses outputs that would replace an input, each other, or files that exist."""
     inputs = {pathlib.Path(image).resolve() for case in cases for image in case.images}
     taken: dict[pathlib.Path, str] = {}
-    for case, path in zip(cases, paths):
+    for case, path in ((case, path) for case, several in zip(cases, paths) for path in several):
         if path.resolve() in inputs:
             raise UserError(
                 f"The prediction of {case.name} would replace the input {path}; choose another output folder."
@@ -289,11 +296,11 @@ def _check_outputs(cases: Sequence[Case], paths: Sequence[pathlib.Path], overwri
         if path in taken:
             raise UserError(f"{case.name} and {taken[path]} would both be written to {path}; rename one of the inputs.")
         taken[path] = case.name
-    _refuse_existing(paths, overwrite)
+    refuse_existing([path for several in paths for path in several], overwrite)
 
 
-def _refuse_existing(paths: Sequence[pathlib.Path], overwrite: bool) -> None:
-    """One sentence for all files that are there already."""
+def refuse_existing(paths: Sequence[pathlib.Path], overwrite: bool) -> None:
+    """Raises a UserError, one for all files, where some are there already and may not be replaced."""
     existing = [] if overwrite else [str(path) for path in paths if path.exists()]
     if existing:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""

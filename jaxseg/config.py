@@ -125,6 +125,7 @@ def base_config() -> ConfigDict:
             "clicks": 10,  # agents that know hints: scored after each of so many simulated clicks
         }
     )
+    config.report = ConfigDict({"identify": False})  # True: outputs of DICOM are named by PatientID and description
     config.parallel = ConfigDict(
         {
             "kind": "pmap",  # or mesh
@@ -254,6 +255,7 @@ def _data() -> ConfigDict:
             "image_key": optional(str),
             "label_key": optional(str),
             "affine_tolerance_mm": optional(float),  # how far an image and its label may lie apart
+            "overlap": optional(str),  # of regions in a DICOM label: refuse, or later (the class that comes later wins)
             "target": optional(str),  # instance_masks: objects, or border (a class map for a semantic network)
             "border_width": optional(int),  # pixels of that border
             "step": optional(int),

@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "train.",
     "predict.",
     "evaluate.",
+    "report.",
     "parallel.",
     "plan.",
     "tune.",

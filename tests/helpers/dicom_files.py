@@ -95,11 +95,11 @@ def series(
 ) -> pathlib.Path:
     """Writes slices `(z, y, x)` in a folder, named so that the names' order is not that of the positions.
 
-    A tag given as a list of as many values as there are slices holds one for each.
+    A tag given as a tuple holds a value for each slice.
     """
     places = positions(len(array), orientation=orientation) if places is None else places
     for number, (plane, place) in enumerate(zip(array, places, strict=True)):
-        own = {key: value[number] if isinstance(value, list) else value for key, value in tags.items()}
+        own = {key: value[number] if isinstance(value, tuple) else value for key, value in tags.items()}
         data = dataset(
             kind,
             series=name,

@@ -128,7 +128,8 @@ def open_file(source: str, archive: str = "", *, pixels: bool = True) -> "Datase
         dataset = pydicom.dcmread(place, stop_before_pixels=not pixels, force=True)
     except Exception as error:  # pydicom raises many kinds on damaged files
         raise UserError(
-            f"{shown(source, archive)} should be a complete DICOM file, but cannot be read: {reason(error)}; export it again."
+            f"{shown(source, archive)} should be a complete DICOM file, but cannot be read: {reason(error)}; "
+            "export it again."
         ) from error
     return dataset
 

@@ -1,6 +1,5 @@
 """A DICOM series becomes the volume that SimpleITK makes of it, or is refused with a sentence."""
 
-import os
 import pathlib
 import zipfile
 

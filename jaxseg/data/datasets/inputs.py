@@ -75,12 +75,12 @@ def list_inputs(
     if not readers.is_there(path):
         raise UserError(f"The input {path} does not exist; name an image file or a folder of them.")
     if path.is_file() and _is_whole(path):
-        return check_names(_cases(_with_siblings(path), channels))
+        return check_names(_cases(_named(_with_siblings(path)), channels))
     files = image_files(path) if path.is_dir() else []
-    cases = _cases(files, channels) if files else []
+    cases = _cases(_named(files), channels)
     if path.is_dir() or readers.kind(path):
         listed = dicom_cases.images(path, identify=identify)
-        cases += listed.cases
+        cases += _cases([(case.name, case.images[0]) for case in listed.cases], channels)
         if labels and path.exists():
             cases += dicom_cases.labels(path)
         for note in listed.notes if tell is not None else ():
@@ -96,8 +96,13 @@ def list_inputs(
     return check_names(cases)
 
 
-def _cases(files: list[pathlib.Path], channels: int | None) -> list[Case]:
-    return _group(files, channels) or [Case(readers.stem(f), (str(f),)) for f in files]
+def _named(files: Iterable[pathlib.Path]) -> list[tuple[str, str]]:
+    return [(readers.stem(file), str(file)) for file in files]
+
+
+def _cases(named: Sequence[tuple[str, str]], channels: int | None) -> list[Case]:
+    """Returns the cases of images with their names; see `list_inputs` for those that are channels of one case."""
+    return _group(named, channels) or [Case(name, (path,)) for name, path in named]
 
 
 def with_labels(
@@ -139,14 +144,14 @@ def _with_siblings(path: pathlib.Path) -> list[pathlib.Path]:
     return [f for f in same if readers.suffix(f) == readers.suffix(path)]
 
 
-def _group(files: list[pathlib.Path], channels: int | None) -> list[Case] | None:
+def _group(named: Sequence[tuple[str, str]], channels: int | None) -> list[Case] | None:
     """Returns one case a group of channel files, or None where the names do not follow nnU-Net."""
-    matches = [match for f in files if (match := CHANNEL.match(readers.stem(f)))]
-    if len(matches) < len(files):
+    matches = [match for name, _ in named if (match := CHANNEL.match(name))]
+    if not named or len(matches) < len(named):
         return None
     groups: dict[str, dict[int, str]] = collections.defaultdict(dict)
-    for file, match in zip(files, matches, strict=True):
-        if groups[match[1]].setdefault(int(match[2]), str(file)) != str(file):
+    for (_, path), match in zip(named, matches, strict=True):
+        if groups[match[1]].setdefault(int(match[2]), path) != path:
             return None  # two formats of one channel: reported as duplicated names
     expected = channels or max(len(group) for group in groups.values())
     complete = {name for name, group in groups.items() if sorted(group) == list(range(expected))}
@@ -157,8 +162,8 @@ def _group(files: list[pathlib.Path], channels: int | None) -> list[Case] | None
             return None
         wrong = ", ".join(f"{name} ({len(groups[name])})" for name in sorted(set(groups) - complete)[:10])
         raise UserError(
-            f"Each case in {files[0].parent} should have {expected} channel files (_0000 to _{expected - 1:04d}), but "
-            f"these have another number: {wrong}; add or remove files."
+            f"Each case in {pathlib.Path(named[0][1]).parent} should have {expected} channel files "
+            f"(_0000 to _{expected - 1:04d}), but these have another number: {wrong}; add or remove files."
         )
     return [Case(name, tuple(group[i] for i in range(expected))) for name, group in groups.items()]
 

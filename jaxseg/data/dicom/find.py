@@ -140,9 +140,12 @@ def _is_dicom(path: pathlib.Path) -> bool:
 
 
 def _walk(folder: pathlib.Path, deep: bool) -> Iterator[pathlib.Path]:
-    """Yields DICOM files by name, those of a folder before those of the folders in it."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
+    """Yields DICOM files by name, those of a folder before those of folders in it; links to folders are followed."""
+    seen = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = {name: os.path.realpath(os.path.join(parent, name)) for name in folders}
+        folders[:] = sorted(name for name in folders if deep and not name.startswith(".") and real[name] not in seen)
+        seen.update(real.values())  # a link back would go round for ever
         for name in sorted(files):
             path = pathlib.Path(parent, name)
             if not name.startswith(".") and not _is_other(name) and _is_dicom(path):

@@ -259,6 +259,7 @@ def _data() -> ConfigDict:
             "image_key": optional(str),
             "label_key": optional(str),
             "affine_tolerance_mm": optional(float),  # how far an image and its label may lie apart
+            "overlap": optional(str),  # of regions in a DICOM label: refuse, or later (the class that comes later wins)
             "target": optional(str),  # instance_masks: objects, or border (a class map for a semantic network)
             "border_width": optional(int),  # pixels of that border
             "step": optional(int),

@@ -36,7 +36,12 @@ def predict(arguments: workdir.Arguments) -> None:
     if len(arguments.inputs) != 1 or not arguments.output:
         raise UserError("--mode predict needs --workdir, one --input (a file or a folder) and --output (a folder).")
     channels = workdir.record(arguments.workdir).get("dataset", {}).get("channels")
-    cases = inputs.list_inputs(arguments.inputs[0], channels=len(channels) if channels else None)
+    cases = inputs.list_inputs(
+        arguments.inputs[0],
+        channels=len(channels) if channels else None,
+        identify=arguments.config.report.identify,
+        tell=print,
+    )
     trained = inference.load(arguments.workdir, arguments.config, others=arguments.average)
     if trained.find is not None:
         _predict_instances(arguments, trained, cases)
@@ -87,7 +92,7 @@ def _given_masks(
             f"--initial gives masks to start from, but {arguments.workdir} finds its own "
             f"(task={trained.config.task!r}); leave it out, or name a run with task='refinement' or 'operators'."
         )
-    masks = inputs.list_inputs(arguments.initial)
+    masks = inputs.list_inputs(arguments.initial, labels=True)
     place = f"--initial {arguments.initial}"
     by_path = {
         case.images[0]: case for case in inputs.with_labels(cases, masks, place=place, kind="mask", plural="masks")

@@ -221,7 +221,8 @@ def predict_files(arguments: workdir.Arguments) -> None:
     maker = load(arguments)
     config, known = maker.config, maker.known
     given = images.source(config, known.channels)
-    cases = inputs.list_inputs(arguments.inputs[0], channels=len(given))
+    identify = arguments.config.report.identify
+    cases = inputs.list_inputs(arguments.inputs[0], channels=len(given), identify=identify, tell=print)
     settings = of_channels(preprocess.settings_from_json(maker.record["settings"]), given)
     translated = config.task == "translation"
     one = functools.partial(

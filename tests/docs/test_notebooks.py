@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "notebooks"
 LEAVES = {
     "single_functions": ("white_matter.png",),
+    "dicom_to_report": ("run/report.html", "run/model_card.md", "masks"),
     "own_model": ("run/report.html", "run/model_card.md", "run/evaluation/overlays"),
 }
 

@@ -121,7 +121,7 @@ def get_config():
     config.data.patch_size, config.data.batch_size, config.data.folds = (4, 16, 16), 4, 4
     config.model = ConfigDict({"name": "pixel_features", "ndim": 3, "features": (8,), "sigmas": (0.7,)})
     config.augment, config.optim.lr = "mirror(axes=(2,))", 0.05
-    config.train.total_steps, config.train.eval_steps = 250, 250
+    config.train.total_steps, config.train.eval_steps = 60, 60
     config.evaluate.overlays = 1
     return config
 '''
@@ -164,13 +164,15 @@ assert np.array_equal(again > 0, mask > 0) and mask.any()
 # ## The report and the model card
 #
 # `run/report.html` is one page with everything inside; `run/model_card.md` says what the network is for and where it
-# ends. Neither names a patient.
+# ends. Neither names a patient. The score is no good one, and rests on one scan: the lowest part of the brain, unlike
+# the three that were learnt from. The card says so.
 
 # %%
 dice = evaluate.read_summary("run/evaluation/summary.json")["classes"]["white matter"]["dice"]
 print(f"Dice {dice['mean']:.3f}, n {dice['n']}")
-assert dice["mean"] > 0.7
+assert dice["mean"] > 0.5 and dice["n"] == 1
 card = (here / "run" / "model_card.md").read_text()
 print(card[card.index("## Limits") :])
+assert "the scores rest on 1 case" in card
 for file in (here / "run").rglob("*"):
     assert not file.is_file() or PATIENT.encode() not in file.read_bytes()

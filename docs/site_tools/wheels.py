@@ -23,16 +23,20 @@ _MISSING = re.compile(r"No matching distribution found for ([\w.\-\[\]]+)")
 
 
 def requirements() -> list[str]:
-    """The lines of requirements.txt without comments and without markers, which pip would ask of this system."""
+    """The lines of requirements.txt without comments and without markers, which pip would ask of this system.
+
+    With jaxlib, which holds what is compiled of JAX.
+    """
     text = (pathlib.Path(__file__).parents[2] / "requirements.txt").read_text()
     lines = (line.split("#")[0].split(";")[0].strip() for line in text.splitlines())
-    return [line for line in lines if line]
+    wanted = [line for line in lines if line]
+    return [*wanted, *(line.replace("jax", "jaxlib") for line in wanted if line.startswith("jax>"))]
 
 
 def missing(wanted: list[str], *, python: str, platforms: list[str]) -> list[str]:
     """Returns the requirements for which pip finds no wheel."""
     left, absent = list(wanted), []
-    while True:
+    while left:
         with tempfile.TemporaryDirectory() as folder:
             command = [
                 sys.executable,
@@ -55,11 +59,13 @@ def missing(wanted: list[str], *, python: str, platforms: list[str]) -> list[str
         name = next(line for line in left if line.startswith(found[1]))
         absent.append(name)
         left.remove(name)
+    return absent
 
 
 def main() -> None:
     wanted = requirements()
-    print(f"| {len(wanted)} lines of requirements.txt | {' | '.join(f'Python {python}' for python in PYTHONS)} |")
+    head = [f"{len(wanted) - 1} lines of requirements.txt, and jaxlib", *(f"Python {python}" for python in PYTHONS)]
+    print(f"| {' | '.join(head)} |")
     print("| --- " * (1 + len(PYTHONS)) + "|")
     for system, platforms in SYSTEMS.items():
         cells = []

@@ -72,6 +72,8 @@ def _sizes(cases: Sequence[CaseFacts], number: int) -> str:
     if not cases:
         return ", so the network has never seen it"
     scale, unit = AREA if len(cases[0].shape) == 2 else VOLUME
+    if unit == "cm2" and all(set(case.spacing_mm) == {1.0} for case in cases):  # pictures, which tell no size
+        scale, unit = 1.0, "pixels"
     sizes = [case.voxels[number] * case.voxel_mm / scale for case in cases]
     return f", {min(sizes):.3g} to {max(sizes):.3g} {unit}"
 

@@ -114,6 +114,8 @@ def _parameters(facts: CardFacts) -> str:
 def _ensemble(facts: CardFacts) -> str:
     options, found = facts.config.get("ensemble", {}), facts.record.get("ensemble", {})
     text = f"{safe(options.get('kind') or 'not recorded')} of {len(facts.members)} networks"
+    if options.get("networks"):
+        text += f" ({', '.join(code(name) for name in options['networks'])})"
     if found.get("combine"):
         text += f", combined by {safe(found['combine'])}"
     if facts.record.get("temperature"):

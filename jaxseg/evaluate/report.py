@@ -137,9 +137,20 @@ def without_paths(command: str) -> str:
         if flag is None:
             value = re.sub(r"[^\s]*[/\\]([^\s/\\]+\.py\b)", r"\1", value)
         named = flag is not None and value and _PATH_FIELD.search(flag.lstrip("-"))
-        slashed = ("/" in value or "\\" in value) and not _SCRIPT.fullmatch(value)
-        parts.append((flag or "") + separator + (HIDDEN if named or slashed else value))
+        script = _SCRIPT.fullmatch(value)
+        slashed = ("/" in value or "\\" in value) and not script
+        shown = _script(value) if script else value
+        parts.append((flag or "") + separator + (HIDDEN if named or slashed else shown))
     return " ".join(parts)
+
+
+def _script(value: str) -> str:
+    """Returns a config file without the folders that lead to it from the root, and without paths in its argument."""
+    file, colon, argument = value.partition(".py:")
+    if re.match(r"[/\\~]|[a-zA-Z]:", file):
+        file = re.split(r"[/\\]", file)[-1]
+    fields = [re.sub(r"^([^=]*=)?.*[/\\].*$", rf"\g<1>{HIDDEN}", field) for field in argument.split(",")]
+    return file + colon + ",".join(fields)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -95,6 +95,22 @@ def test_limits_are_the_range_of_the_training_cases_alone():
     assert "99" not in text.split("## Limits")[1]
 
 
+def test_pictures_without_a_spacing_are_told_in_pixels():
+    flat = [
+        case("anna", shape=(40, 60), spacing=(1.0, 1.0)),
+        case("bert", shape=(40, 60), spacing=(1.0, 1.0), lesion=9),
+    ]
+    text = model_card.model_card(facts(cases=flat))
+    assert "lesion: in 2 of 2 training cases, 9 to 200 pixels." in text and "Size in training: 40 x 60 pixels" in text
+
+
+def test_networks_of_a_stacking_are_named():
+    own = record(ensemble={"members": ["member_0"], "combine": "learner"})
+    own["config"]["ensemble"] = {"kind": "stacking", "networks": ["unet(features=(8,16))", "pixel_features"]}
+    text = model_card.model_card(facts(record=own, members={"member_0": {"config": {"seed": 1}}}))
+    assert "stacking of 1 networks (`unet(features=(8,16))`, `pixel_features`), combined by learner" in text
+
+
 def test_scores_stand_with_their_interval_and_n():
     text = model_card.model_card(facts())
     # two cases of 0.5 and 0.6: the bootstrap's ends are the cases themselves

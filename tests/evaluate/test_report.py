@@ -144,6 +144,11 @@ def test_made_cases_are_counted_and_their_folders_hidden(workdir):
         ("launch.py /data/jane", report.HIDDEN),
         ("launch.py --overwrite", "launch.py --overwrite"),
         ("", ""),
+        (
+            "python launch.py --config configs/rl_refine.py:initial=/home/x/run,debug=True --mode run",
+            "python launch.py --config configs/rl_refine.py:initial=(path not shown),debug=True --mode run",
+        ),
+        ("python launch.py --config=/home/x/my.py:debug", "python launch.py --config=my.py:debug"),
     ],
 )  # fmt: skip
 def test_commands_without_paths(command, shown):

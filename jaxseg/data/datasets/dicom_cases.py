@@ -37,16 +37,15 @@ def images(place: pathlib.Path, *, identify: bool = False) -> Listed:
       UserError: FOLDER#SERIES names no stack.
     """
     where, key = dicom.split_path(place)
-    if where.is_dir() and not key:
-        parts = [_in_folder(where), *(_in_archive(file) for file in _archives(where))]
+    if where.is_dir():
+        parts = [_in_folder(where), *(_in_archive(file) for file in _archives(where) if not key)]
     elif where.name.lower().endswith(".zip"):
         parts = [_in_archive(where)]
-    elif key:
-        parts = [_in_folder(where) if where.is_dir() else _of_file(where)]
-        wanted = find.pick(find.find(where), key, place=where)
-        parts = [part._replace(stacks=[(n, p, s) for n, p, s in part.stacks if s.key == wanted.key]) for part in parts]
     else:
         parts = [_of_file(where)]
+    if key:
+        wanted = find.pick(find.find(where), key, place=where)
+        parts = [part._replace(stacks=[(n, p, s) for n, p, s in part.stacks if s.key == wanted.key]) for part in parts]
     stacks = [entry for part in parts for entry in part.stacks]
     if identify:
         stacks = _identified(stacks)
@@ -190,7 +189,8 @@ def _left_out(part: _Part) -> list[str]:
     """Returns a sentence for each reason why files were left out."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for one in part.found.skipped:
-        if one.refers is None and "DICOMDIR" not in one.why:  # labels lie beside images without being amiss
+        # labels and directories lie beside images without being amiss
+        if not part.found.stacks or (one.refers is None and "DICOMDIR" not in one.why):
             by_reason[one.why].append(headers.shown(one.source, part.archive))
     result = []
     for why, names in by_reason.items():

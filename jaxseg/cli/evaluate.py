@@ -153,8 +153,9 @@ def tell(arguments: workdir.Arguments, folder: paths.Path) -> None:
 
 
 def report(arguments: workdir.Arguments) -> None:
-    """Writes WORKDIR/report.html from what the workdir holds."""
+    """Writes WORKDIR/report.html and model_card.md from what the workdir holds."""
     print(f"report    {evaluation.write_report(arguments.workdir)}")
+    print(f"card      {evaluation.write_card(arguments.workdir)}")
 
 
 def _cases(arguments: workdir.Arguments, trained: inference.Trained) -> tuple[list[Case], Callable[[Case], Sample]]:

@@ -74,6 +74,7 @@ def evaluate(arguments: workdir.Arguments) -> None:
         print("the two data sets of this translation share no patient, so no true image can be compared with")
     if processes.is_first() and folder.parent == arguments.workdir:
         print(f"report    {evaluation.write_report(arguments.workdir)}")
+        print(f"card      {evaluation.write_card(arguments.workdir)}")
 
 
 def _evaluate_pairs(

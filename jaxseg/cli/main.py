@@ -66,8 +66,12 @@ LABELS = flags.DEFINE_string(
 INITIAL = flags.DEFINE_string(
     "initial", None, "predict, of agents: folder of masks, named as the images of --input, that they start from."
 )
+CLICKS = flags.DEFINE_string(
+    "clicks", None, "predict, of agents that know clicks, with --initial: a .csv of case, y, x (z), class."
+)
 PAIRS = flags.DEFINE_integer("n", 0, "synthesize: how many images with labels to make.")
-SETTABLE = ("predict", "evaluate", "synthesis", "report")  # of a command, not of the training that was
+SETTABLE = ("predict", "evaluate", "synthesis", "report")  # belong to a command, not to the training that was
+ALSO_SETTABLE = ("data.terms",)  # single fields of other sections that do
 SET = flags.DEFINE_multi_string(
     "set", [], "predict, evaluate, synthesize: such as predict.tta=True, in place of the stored value."
 )
@@ -215,6 +219,7 @@ def _arguments() -> workdir.Arguments:
         fields=tuple(FIELD.value),
         pairs=PAIRS.value,
         initial=INITIAL.value,
+        clicks=CLICKS.value,
     )
 
 
@@ -222,8 +227,8 @@ def _set(config: ConfigDict, text: str) -> None:
     """Changes one field of the SETTABLE parts of a stored config; the others belong to the training that was."""
     name, _, value = text.partition("=")
     group, _, field = name.partition(".")
-    if group not in SETTABLE or field not in config[group]:
-        known = ", ".join(f"{part}.{key}" for part in SETTABLE for key in config[part])
+    if name not in ALSO_SETTABLE and (group not in SETTABLE or field not in config[group]):
+        known = ", ".join([*(f"{part}.{key}" for part in SETTABLE for key in config[part]), *ALSO_SETTABLE])
         raise UserError(f"--set {text} should read FIELD=VALUE with one of {known}.")
     config[group][field] = configs.literal(value)
     validation.validate(config)

@@ -47,9 +47,11 @@ def test_cases_are_named_by_folders_and_keys_not_by_patients(tmp_path):
 def test_a_folder_that_is_a_series_bears_its_own_name(tmp_path):
     folder = scan(tmp_path / "patient_7")
     assert listed(folder) == {"patient_7": str(folder)}
-    assert listed(folder / "02.dcm") == {"patient_7": str(folder)}  # one file stands for its series
+    made.series(folder / "deeper", made.ramp(4, 5, 3), name="third", SeriesNumber=9)
+    ((name, path),) = listed(folder / "02.dcm").items()  # one file stands for its series
+    assert name == "patient_7" and path.startswith(f"{folder}#s3-") and readers.read(path).data.shape == (*SHAPE, 1)
     made.series(folder, made.ramp(2, 5, 4), name="other", suffix="")
-    assert len(listed(folder)) == 2
+    assert len(listed(folder)) == 3
     (name,) = listed(folder / "02")
     assert len(inputs.read_case(inputs.list_inputs(folder / "02")[0]).data) == 2 and name.startswith("patient_7_s3-")
     assert len(listed(f"{folder}#{name.split('_')[-1]}")) == 1

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxseg.data import readers
+from jaxseg.data.dicom.labels import Choice
 
 PATIENT = (b"Doe^Jane", b"MRN-4711")
 
@@ -87,6 +88,9 @@ def test_predict_writes_masks_on_the_grid_of_each_series_named_by_folder(root, r
     np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
     assert mask.data.shape == image.data.shape[:3]
     assert nibabel.load(tmp_path / "out" / "packed.nii.gz").header.get_xyzt_units()[0] == "mm"
+    classes = Choice((("shell", 1), ("core", 2)))
+    object_ = readers.read_label(tmp_path / "out" / "packed.dcm", like=image, choice=classes)
+    np.testing.assert_array_equal(object_.data, mask.data)  # the segmentation that predict wrote beside
     everything = texts(tmp_path / "out") + (done.stdout + done.stderr).encode()
     assert not any(word in everything for word in PATIENT)
 

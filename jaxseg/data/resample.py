@@ -144,7 +144,9 @@ def resize(array: np.ndarray, shape: Sequence[int], orders: Sequence[int]) -> np
         array = resized
         if orders[axis] == 0:
             limits = [resize_axis(limit, axis, shape[axis], 0) for limit in limits]
-    return np.clip(array, *limits, out=array if own else None) if limits else array
+    if not limits:
+        return array
+    return np.clip(array, *limits, out=array) if own else np.clip(array, *limits)
 
 
 def resize_labels(labels: np.ndarray, shape: Sequence[int], orders: Sequence[int]) -> np.ndarray:

@@ -88,9 +88,10 @@ def test_problems_of_prediction_are_told():
     validation.validate(config)
     config.data.axis_order, config.predict.flip_axes = (2, 0), (0, 3)
     config.predict.weight, config.predict.average = "triangle", "votes"
+    config.predict.memory_gib = -1.0
     with pytest.raises(UserError) as caught:
         validation.validate(config)
-    for field in ("data.axis_order", "predict.flip_axes", "predict.weight", "predict.average"):
+    for field in ("data.axis_order", "predict.flip_axes", "predict.weight", "predict.average", "predict.memory_gib"):
         assert field in str(caught.value)
 
 

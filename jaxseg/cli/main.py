@@ -67,7 +67,7 @@ INITIAL = flags.DEFINE_string(
     "initial", None, "predict, of agents: folder of masks, named as the images of --input, that they start from."
 )
 PAIRS = flags.DEFINE_integer("n", 0, "synthesize: how many images with labels to make.")
-SETTABLE = ("predict", "evaluate", "synthesis", "report")  # belong to a command, not to the training that was
+SETTABLE = ("predict", "evaluate", "synthesis", "report")  # of a command, not of the training that was
 ALSO_SETTABLE = ("data.terms",)  # single fields of other sections that do
 SET = flags.DEFINE_multi_string(
     "set", [], "predict, evaluate, synthesize: such as predict.tta=True, in place of the stored value."

@@ -68,12 +68,12 @@ INITIAL = flags.DEFINE_string(
 )
 PAIRS = flags.DEFINE_integer("n", 0, "synthesize: how many images with labels to make.")
 SETTABLE = ("predict", "evaluate", "synthesis", "report")  # of a command, not of the training that was
-ALSO_SETTABLE = ("data.terms",)  # single fields of other sections that do
 SET = flags.DEFINE_multi_string(
     "set", [], "predict, evaluate, synthesize: such as predict.tta=True, in place of the stored value."
 )
 AVERAGE = flags.DEFINE_multi_string("average", [], "predict, evaluate: further workdirs (folds) to average with.")
 TARGET = flags.DEFINE_multi_string("target", [], "compile: cpu, or a TPU topology such as v5e:2x2; may be repeated.")
+ALSO_SETTABLE = ("data.terms",)  # by --set: single fields of other sections
 SOURCE = flags.DEFINE_string(
     "source", None, "convert: whose weights --input holds, such as torchvision:resnet18; nnunet: a folder."
 )

@@ -50,10 +50,7 @@ def write(
       ValueError: a class id without a label.
     """
     origin = source.of_volume(volume)
-    occurring = set(np.unique(labels).tolist()) - {0}
-    if unknown := occurring - {label.number for label in description.labels}:
-        raise ValueError(f"Class ids without a label: {sorted(unknown)}.")
-    shown = described.found(description, occurring)
+    shown = described.found(description, labels)
     with source.quiet(), replacing(path, overwrite=overwrite) as partial:
         try:
             dataset = _object(labels, shown, origin, description)

@@ -102,6 +102,7 @@ def base_config() -> ConfigDict:
             "weight": "gaussian",  # of a window's middle over its rim: gaussian, constant, nnunet
             "average": "probabilities",  # what windows, flips and folds average: probabilities, logits (nnU-Net)
             "batch_size": 1,
+            "memory_gib": 0.0,  # what the process may take of the host; 0: four fifths of what is free
             "tta": False,  # average over flips of the axes that augmentation may mirror
             "flip_axes": optional(tuple),  # other axes for that, such as (1, 2)
             "postprocess": "",  # such as "keep_largest|remove_small(min_voxels=20)"; auto: what all folds have chosen
@@ -258,6 +259,7 @@ def _data() -> ConfigDict:
             "image_key": optional(str),
             "label_key": optional(str),
             "affine_tolerance_mm": optional(float),  # how far an image and its label may lie apart
+            "overlap": optional(str),  # of regions in a DICOM label: refuse, or later (the class that comes later wins)
             "target": optional(str),  # instance_masks: objects, or border (a class map for a semantic network)
             "border_width": optional(int),  # pixels of that border
             "step": optional(int),

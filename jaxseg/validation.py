@@ -48,6 +48,8 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     if config.predict.postprocess == "auto" and config.data.fold != "all":
         yield "predict.postprocess='auto' is what all folds have chosen; set data.fold='all', or name the steps."
     yield from _data_problems(config.data)
+    if not isinstance(config.report.identify, bool):
+        yield f"report.identify must be True or False, got {config.report.identify!r}."
     yield from _extra_problems(config)
     yield from _number_problems(config)
     ndim = ndim_of(config)
@@ -186,6 +188,8 @@ def _data_problems(data: ConfigDict) -> Iterator[str]:
         yield "data.previous holds cases out fold by fold; set data.fold to a number or 'all'."
     if any(size < 0 for size in data.patch_size):
         yield f"data.patch_size must be positive, or 0 to fit it to the data, got {data.patch_size}."
+    if data.overlap not in (None, "refuse", "later"):
+        yield f"data.overlap must be 'refuse' or 'later' (the class that comes later wins), got {data.overlap!r}."
     if data.split_kind not in ("nnunet", "blocks"):
         yield f"data.split_kind must be 'nnunet' or 'blocks', got {data.split_kind!r}."
     if data.orientation not in ("canonical", "keep"):
@@ -229,6 +233,7 @@ def _number_problems(config: ConfigDict) -> Iterator[str]:
         "train.eval_steps": 1,
         "train.log_steps": 1,
         "predict.batch_size": 1,
+        "predict.memory_gib": 0.0,
         "parallel.spatial": 1,
         "tune.startup": 1,
         "tune.first_rung": 0,

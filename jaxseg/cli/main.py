@@ -66,6 +66,9 @@ LABELS = flags.DEFINE_string(
 INITIAL = flags.DEFINE_string(
     "initial", None, "predict, of agents: folder of masks, named as the images of --input, that they start from."
 )
+CLICKS = flags.DEFINE_string(
+    "clicks", None, "predict, of agents that know clicks, with --initial: a .csv of case, y, x (z), class."
+)
 PAIRS = flags.DEFINE_integer("n", 0, "synthesize: how many images with labels to make.")
 SETTABLE = ("predict", "evaluate", "synthesis", "report")  # of a command, not of the training that was
 SET = flags.DEFINE_multi_string(
@@ -216,6 +219,7 @@ def _arguments() -> workdir.Arguments:
         fields=tuple(FIELD.value),
         pairs=PAIRS.value,
         initial=INITIAL.value,
+        clicks=CLICKS.value,
     )
 
 

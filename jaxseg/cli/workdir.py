@@ -60,6 +60,7 @@ class Arguments(NamedTuple):
     fields: tuple[str, ...] = ()
     pairs: int = 0  # how many to make
     initial: str | None = None  # folder of masks that agents start from
+    clicks: str | None = None  # table of what a user has clicked on in them
 
 
 def stored_config(workdir: paths.Path) -> ConfigDict:

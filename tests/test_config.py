@@ -98,6 +98,29 @@ def test_problems_of_prediction_are_told():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"predict.format": "seg"}, "predict.format must be same or some of nifti, dicom_seg, rtstruct"),
+        ({"predict.format": "same|nifti"}, "predict.format must be same or some of"),
+        ({"predict.format": "nifti,nifti"}, "predict.format must be same or some of"),
+        ({"predict.format": ""}, "predict.format must be same or some of"),
+        ({"task": "instance", "model.name": "mask_rcnn"}, "predict.format is of class maps; leave it at 'same'"),
+        ({"data.terms": "liver"}, "data.terms cannot be read: 'liver' should read class = SCHEME:VALUE:MEANING"),
+    ],
+)
+def test_problems_of_formats_and_terms_are_told(fields, message):
+    config = configs.base_config()
+    config.data.name, config.train.total_steps = "msd", 5
+    config.predict.format, config.data.terms = "dicom_seg | rtstruct", "liver = SCT:10200004:Liver"
+    validation.validate(config)
+    assert validation.formats(config.predict.format) == ("dicom_seg", "rtstruct")
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError) as caught:
+        validation.validate(config)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
         ({"data.extra": ("a", 3)}, "data.extra must be a tuple of folders of made images, such as ('runs/made',), got"),
         ({"data.extra": ("a", "")}, "data.extra must be a tuple of folders"),
         ({"data.extra": ("a", "b", "a")}, "data.extra names a folder twice: a, b, a"),

@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "plan.",
     "tune.",
     "synthesis.",
+    "export.",
     "ensemble.together",
     "ensemble.combine",
     "ensemble.learner",

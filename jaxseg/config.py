@@ -222,6 +222,15 @@ def base_config() -> ConfigDict:
             "configurations": ("2d", "3d_fullres", "3d_lowres"),  # which to look at
         }
     )
+    config.export = ConfigDict(  # --mode export
+        {
+            "format": "jax",  # one file of programs for the whole way from image to mask; onnx: the network alone
+            "platforms": ("cpu", "cuda", "tpu"),  # that the programs run on
+            "shapes": optional(tuple),  # of the network's grid; unset: median, 90 %, and 1.25 times the largest case
+            "image_shapes": optional(tuple),  # of the images for these; unset: at the finest training case's spacing
+            "dtype": "float32",  # that the programs compute in, on every platform: or bfloat16
+        }
+    )
     config.tune = ConfigDict(
         {
             "space": "",  # --mode tune: what is searched: optim.lr=log(1e-4,1e-2); optim.name=choice(adamw,sgd)

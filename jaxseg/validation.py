@@ -78,6 +78,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     yield from validation_images.problems(config)
     yield from validation_agents.problems(config)
     yield from _synthesis_problems(config.synthesis)
+    yield from _export_problems(config.export)
 
 
 def _init_problems(init: ConfigDict) -> Iterator[str]:
@@ -333,6 +334,29 @@ def _synthesis_problems(options: ConfigDict) -> Iterator[str]:
         yield f"synthesis.seed must be a whole number from 0 on, got {options.seed}."
     if not isinstance(options.min_dice, float | int) or not 0 <= options.min_dice <= 1:
         yield f"synthesis.min_dice is a Dice from 0 to 1, got {options.min_dice}."
+
+
+def _export_problems(options: ConfigDict) -> Iterator[str]:
+    for field, known in (("format", ("jax", "onnx")), ("dtype", ("float32", "bfloat16"))):
+        if options[field] not in known:
+            yield f"export.{field} must be {' or '.join(known)}, got {options[field]!r}."
+    platforms = options.platforms
+    if not isinstance(platforms, list | tuple) or not platforms or not set(platforms) <= {"cpu", "cuda", "rocm", "tpu"}:
+        yield f"export.platforms must name some of cpu, cuda, rocm, tpu, such as ('cpu', 'tpu'), got {platforms!r}."
+    for field in ("shapes", "image_shapes"):
+        shapes = options[field]
+        if shapes is not None and not (shapes and all(_is_shape(shape) for shape in shapes)):
+            yield f"export.{field} must be a tuple of shapes, such as ((64, 96, 96),), got {shapes!r}."
+    if options.image_shapes is not None and len(options.shapes or ()) != len(options.image_shapes):
+        yield "export.image_shapes must be as many as export.shapes, one each."
+
+
+def _is_shape(shape) -> bool:
+    return (
+        isinstance(shape, list | tuple)
+        and len(shape) in (2, 3)
+        and all(isinstance(size, int) and size > 0 for size in shape)
+    )
 
 
 def _tune_problems(config: ConfigDict) -> Iterator[str]:

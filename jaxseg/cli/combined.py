@@ -60,4 +60,5 @@ def _whole(first: inference.Trained, folder, config, record, held_out, run, part
     config.data.patch_size = first.config.data.patch_size
     clean = functools.partial(mixture.cleaned, run, config.predict.postprocess)
     find = instances.watershed(config, clean) if config.predict.watershed else None
-    return first._replace(config=config, record=record, held_out=held_out, predict=clean, find=find, parts=parts)
+    own = {"config": config, "record": record, "held_out": held_out, "predict": clean, "find": find}
+    return first._replace(**own, parts=parts, networks=())

@@ -31,6 +31,7 @@ class Trained(NamedTuple):
     find: Callable[[Volume], Instances] | None = None  # volume -> objects, where those are what the run is about
     parts: tuple[tuple[str, "Trained"], ...] = ()  # the members of an ensemble, by name
     variables: dict[str, Any] | None = None  # of the network, where it is one and not several
+    networks: tuple[dict[str, Any], ...] = ()  # of all that are averaged window by window; none of other ensembles
 
 
 def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) -> Trained:
@@ -93,7 +94,9 @@ def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) 
     run = functools.partial(_run, one, known=known)
     find = instances.watershed(config, run) if config.predict.watershed else None
     alone = variables[0] if len(variables) == 1 else None
-    return Trained(config, record, known, held_out, restored.step, run, find, variables=alone)
+    return Trained(
+        config, record, known, held_out, restored.step, run, find, variables=alone, networks=tuple(variables)
+    )
 
 
 _COMPILED: dict[str, tuple[Task, Callable]] = {}  # what to predict with, by all that `build.task` reads
@@ -174,7 +177,8 @@ def _together(first: Trained, others: Mapping[paths.Path, Trained]) -> Trained:
     members = [functools.partial(_raw, one) for one in (first, *others.values())]
     rule = mixture.Rule("probabilities", (1.0,) * len(members))
     run = functools.partial(mixture.predict_together, members, rule, first.known)
-    return first._replace(predict=functools.partial(mixture.cleaned, run, first.config.predict.postprocess))
+    clean = functools.partial(mixture.cleaned, run, first.config.predict.postprocess)
+    return first._replace(predict=clean, networks=())
 
 
 def _raw(member: Trained, volume: Volume, *, previous: Any = None, **options: Any) -> predict.Prediction:

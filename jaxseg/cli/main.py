@@ -29,6 +29,7 @@ MODES = {
     "compile": "jaxseg.cli.compile:compile",
     "tune": "jaxseg.cli.tune:tune",
     "synthesize": "jaxseg.cli.synthesize:synthesize",
+    "export": "jaxseg.cli.export:export",
 }
 # With data.fold=all
 OF_FOLDS = {mode: f"jaxseg.cli.folds:{mode}" for mode in ("run", "train", "evaluate")}
@@ -49,13 +50,14 @@ INPUT = flags.DEFINE_multi_string(
     "input",
     [],
     "predict, evaluate: an image or a folder; compare, choose: workdirs; convert: a file of weights or nnU-Net's "
-    "folder.",
+    "folder; export: an image to check the file with.",
 )
 OUTPUT = flags.DEFINE_string(
     "output",
     None,
     "predict: folder for masks; evaluate: another folder for scores; compare: a .svg or .png; choose: a .json; "
-    "convert: a new folder; plan: folder for config files; synthesize: a new folder for images and labels.",
+    "convert: a new folder; plan: folder for config files; synthesize: a new folder for images and labels; export: a "
+    "file, such as model.jaxseg.",
 )
 LABELS = flags.DEFINE_string(
     "labels",
@@ -70,18 +72,20 @@ CLICKS = flags.DEFINE_string(
     "clicks", None, "predict, of agents that know clicks, with --initial: a .csv of case, y, x (z), class."
 )
 PAIRS = flags.DEFINE_integer("n", 0, "synthesize: how many images with labels to make.")
-SETTABLE = ("predict", "evaluate", "synthesis", "report")  # of a command, not of the training that was
+SETTABLE = ("predict", "evaluate", "synthesis", "report", "export")  # of a command, not of the training that was
 SET = flags.DEFINE_multi_string(
-    "set", [], "predict, evaluate, synthesize: such as predict.tta=True, in place of the stored value."
+    "set", [], "predict, evaluate, synthesize, export: such as predict.tta=True, in place of the stored value."
 )
-AVERAGE = flags.DEFINE_multi_string("average", [], "predict, evaluate: further workdirs (folds) to average with.")
+AVERAGE = flags.DEFINE_multi_string(
+    "average", [], "predict, evaluate, export: further workdirs (folds) to average with."
+)
 TARGET = flags.DEFINE_multi_string("target", [], "compile: cpu, or a TPU topology such as v5e:2x2; may be repeated.")
 ALSO_SETTABLE = ("data.terms",)  # by --set: single fields of other sections
 SOURCE = flags.DEFINE_string(
     "source", None, "convert: whose weights --input holds, such as torchvision:resnet18; nnunet: a folder."
 )
 FIELD = flags.DEFINE_multi_string("field", [], "convert: such as encoder=resnet18, what the file does not show.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, plan, synthesize: replace files that are there.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, plan, synthesize, export: replace files that are there.")
 
 
 def run() -> None:

@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "plan.",
     "tune.",
     "synthesis.",
+    "export.",
     "ensemble.together",
     "ensemble.combine",
     "ensemble.learner",

@@ -29,6 +29,7 @@ MODES = {
     "compile": "jaxseg.cli.compile:compile",
     "tune": "jaxseg.cli.tune:tune",
     "synthesize": "jaxseg.cli.synthesize:synthesize",
+    "view": "jaxseg.cli.view:view",
 }
 # With data.fold=all
 OF_FOLDS = {mode: f"jaxseg.cli.folds:{mode}" for mode in ("run", "train", "evaluate")}
@@ -39,7 +40,7 @@ SHARED = ("run", "prepare", "train", "evaluate")  # what several processes do to
 RESUME = (
     "a process of this run was lost; the same command, on any number of hosts, resumes from the last checkpoint in {}"
 )
-NEEDS_NO_WORKDIR = ("compare", "choose", "convert")
+NEEDS_NO_WORKDIR = ("compare", "choose", "convert", "view")
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an optional :argument.", lock_config=True)
@@ -48,36 +49,40 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/
 INPUT = flags.DEFINE_multi_string(
     "input",
     [],
-    "predict, evaluate: an image or a folder; compare, choose: workdirs; convert: a file of weights or nnU-Net's "
-    "folder.",
+    "predict, evaluate, view: an image or a folder; compare, choose: workdirs; convert: a file of weights or "
+    "nnU-Net's folder.",
 )
 OUTPUT = flags.DEFINE_string(
     "output",
     None,
     "predict: folder for masks; evaluate: another folder for scores; compare: a .svg or .png; choose: a .json; "
-    "convert: a new folder; plan: folder for config files; synthesize: a new folder for images and labels.",
+    "convert: a new folder; plan: folder for config files; synthesize: a new folder for images and labels; view: a new "
+    "folder for the page, in place of serving it.",
 )
 LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "evaluate: folder of label files, named as the images of --input; synthesize: label maps to make images of, in "
-    "place of new ones.",
+    "evaluate, view: folder of label files, named as the images of --input; synthesize: label maps to make images of, "
+    "in place of new ones.",
 )
 INITIAL = flags.DEFINE_string(
     "initial", None, "predict, of agents: folder of masks, named as the images of --input, that they start from."
 )
-PAIRS = flags.DEFINE_integer("n", 0, "synthesize: how many images with labels to make.")
+PAIRS = flags.DEFINE_integer(
+    "n", 0, "synthesize: how many images with labels to make; view: how many of the worst cases to show, 0 all."
+)
+PORT = flags.DEFINE_integer("port", 0, "view: the port on this computer; 0 takes a free one.")
 SETTABLE = ("predict", "evaluate", "synthesis")  # belong to a command, and not to the training that was
 SET = flags.DEFINE_multi_string(
-    "set", [], "predict, evaluate, synthesize: such as predict.tta=True, in place of the stored value."
+    "set", [], "predict, evaluate, synthesize, view: such as predict.tta=True, in place of the stored value."
 )
-AVERAGE = flags.DEFINE_multi_string("average", [], "predict, evaluate: further workdirs (folds) to average with.")
+AVERAGE = flags.DEFINE_multi_string("average", [], "predict, evaluate, view: further workdirs (folds) to average with.")
 TARGET = flags.DEFINE_multi_string("target", [], "compile: cpu, or a TPU topology such as v5e:2x2; may be repeated.")
 SOURCE = flags.DEFINE_string(
     "source", None, "convert: whose weights --input holds, such as torchvision:resnet18; nnunet: a folder."
 )
 FIELD = flags.DEFINE_multi_string("field", [], "convert: such as encoder=resnet18, what the file does not show.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, plan, synthesize: replace files that are there.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, plan, synthesize, view: replace files that are there.")
 
 
 def run() -> None:
@@ -215,6 +220,7 @@ def _arguments() -> workdir.Arguments:
         fields=tuple(FIELD.value),
         pairs=PAIRS.value,
         initial=INITIAL.value,
+        port=PORT.value,
     )
 
 

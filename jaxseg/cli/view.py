@@ -1,4 +1,4 @@
-"""--mode view: cases in the browser, served to this computer alone or written as a folder that opens without a server."""
+"""--mode view: cases in the browser, served to this computer alone, or written as a folder that needs no server."""
 
 import functools
 import json

@@ -48,9 +48,7 @@ class Source(NamedTuple):
         """Returns what the page must know of a case, and its files."""
         shown = case.show()
         if self.classes:
-            return viewer.case_files(
-                shown, channels=self.channels, num_classes=len(self.classes), labels=self.labels
-            )
+            return viewer.case_files(shown, channels=self.channels, num_classes=len(self.classes), labels=self.labels)
         return _by_value(shown, self.labels)
 
 
@@ -198,9 +196,7 @@ def _rows(folder: paths.Path) -> list[dict[str, Any]]:
     return evaluation.files.read_cases(path) if path.is_file() else []
 
 
-def _cases(
-    arguments: workdir.Arguments, trained: inference.Trained
-) -> tuple[Sequence[Case], Callable[[Case], Sample]]:
+def _cases(arguments: workdir.Arguments, trained: inference.Trained) -> tuple[Sequence[Case], Callable[[Case], Sample]]:
     if arguments.inputs and not arguments.labels:
         cases = inputs.list_inputs(arguments.inputs[0], channels=len(trained.known.channels))
         return cases, lambda case: Sample(inputs.read_case(case), None)

@@ -1,4 +1,4 @@
-"""A page that shows cases in the browser: the files of its layers, its list of cases, and the folder that holds both."""
+"""A page that shows cases in the browser: the files of its layers, its list of cases, and the folder of both."""
 
 from jaxseg.viz.viewer.folder import ASSETS, LARGEST_BYTES, asset, write_folder
 from jaxseg.viz.viewer.layers import Shown, case_files, object_classes

@@ -25,6 +25,7 @@ ASSETS = {
     "vendor/niivue.umd.js": "text/javascript; charset=utf-8",
     "vendor/LICENSES.txt": "text/plain; charset=utf-8",
 }
+MANIFEST, CASES = "manifest.js", "cases"
 LARGEST_BYTES = 200_000_000  # of a folder: what can still be copied and opened without care
 
 
@@ -77,28 +78,30 @@ def _check(folder: pathlib.Path, overwrite: bool) -> None:
     """Refuses a folder that holds anything but an earlier page, or that may not be replaced."""
     if not folder.exists():
         return
-    if not folder.is_dir() or not (folder / "source.js").is_file() and any(folder.iterdir()):
-        raise UserError(f"{folder} exists and is no folder of the viewer; choose a new --output.")
-    if not overwrite and any(folder.iterdir()):
+    ours = {*(pathlib.PurePath(name).parts[0] for name in ASSETS), MANIFEST, CASES}
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if others := sorted(there - ours):
+        raise UserError(f"{folder} holds {others[0]}, which is not of the viewer; choose a new --output.")
+    if there and not overwrite:
         raise UserError(f"{folder} holds a viewer already; add --overwrite, or choose another --output.")
 
 
 def _fill(folder: pathlib.Path, listed: dict[str, Any], cases: Iterable[Callable], largest: int) -> int:
     (folder / "vendor").mkdir(parents=True)
-    (folder / "cases").mkdir()
+    (folder / CASES).mkdir()
     size = 0
     for name in ASSETS:
         size += _write(folder / name, asset(name))
-    size += _write(folder / "manifest.js", script("manifest", listed))
+    size += _write(folder / MANIFEST, script("manifest", listed))
     for number, make in enumerate(cases):
         content, files = make()
         embedded = {file.name: base64.b64encode(file.data).decode() for file in files}
-        size += _write(folder / "cases" / f"{number}.js", script(f"{number}", {**content, "files": embedded}))
+        size += _write(folder / CASES / f"{number}.js", script(f"{number}", {**content, "files": embedded}))
         if size > largest:
             raise UserError(
-                f"The folder would hold more than {largest / 1e6:.0f} MB after {number + 1} of "
-                f"{len(listed['cases'])} cases; leave out --output to view them all, or write the worst {number} with "
-                f"--n={number}."
+                f"The folder would hold more than {largest / 1e6:.0f} MB with {number + 1} of "
+                f"{len(listed['cases'])} cases; leave out --output to view them all"
+                + (f", or write the worst {number} with --n={number}." if number else ".")
             )
     return size
 

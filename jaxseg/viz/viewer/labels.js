@@ -7,7 +7,8 @@ Object.assign(window.jaxseg, (() => {
     { id: 3, name: "another class", color: [255, 235, 110] },
   ];
 
-  // Keeps the ids of voxels that have a neighbour of another id along an axis; x runs fastest.
+  // Keeps the ids of voxels that have a neighbour of a lower id along an axis, so that a border between two classes is
+  // one voxel wide and not two; x runs fastest.
   const outline = (ids, [nx, ny, nz]) => {
     const found = new ids.constructor(ids.length);
     const sheet = nx * ny;
@@ -16,11 +17,11 @@ Object.assign(window.jaxseg, (() => {
         for (let x = 0; x < nx; x++, i++) {
           const id = ids[i];
           if (!id) continue;
-          const inner =
-            (x === 0 || ids[i - 1] === id) && (x === nx - 1 || ids[i + 1] === id) &&
-            (y === 0 || ids[i - nx] === id) && (y === ny - 1 || ids[i + nx] === id) &&
-            (z === 0 || ids[i - sheet] === id) && (z === nz - 1 || ids[i + sheet] === id);
-          if (!inner) found[i] = id;
+          const border =
+            (x > 0 && ids[i - 1] < id) || (x < nx - 1 && ids[i + 1] < id) ||
+            (y > 0 && ids[i - nx] < id) || (y < ny - 1 && ids[i + nx] < id) ||
+            (z > 0 && ids[i - sheet] < id) || (z < nz - 1 && ids[i + sheet] < id);
+          if (border) found[i] = id;
         }
     return found;
   };

@@ -75,7 +75,8 @@ def case_files(
         if array is not None and array.shape != image.data.shape[:ndim]:
             raise ValueError(f"{name} should have the shape {image.data.shape[:ndim]}, it has {array.shape}.")
     save = _volume_saver(image.affine) if ndim == 3 else _flat
-    layers, files = [], []
+    layers: list[dict[str, Any]] = []
+    files: list[File] = []
 
     def add(kind: str, name: str, array: np.ndarray, levels: tuple[float, float]) -> None:
         file, facts = save(f"{len(files)}", kind, array)
@@ -131,7 +132,7 @@ def _extent(array: np.ndarray) -> list[float]:
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
-    """Returns the values in the smallest type of those that every reader knows; what is not finite becomes the least."""
+    """Returns the values in the smallest type that every reader knows; what is not finite becomes the least value."""
     if array.dtype.kind == "f":
         finite = np.isfinite(array)
         if not finite.all():
@@ -225,7 +226,8 @@ def _outlines(mask: np.ndarray) -> list[list[float]]:
     if not len(rows):
         return []
     part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return [np.round(line + (columns[0], rows[0]), 1).ravel().tolist() for line in contours(part)]
+    corner = np.array((columns[0], rows[0]))
+    return [np.round(line + corner, 1).ravel().tolist() for line in contours(part)]
 
 
 def object_classes(found: Instances, shape: tuple[int, int]) -> Integer[np.ndarray, "H W"]:

@@ -112,7 +112,7 @@ jaxseg.panel = (manifest, act) => {
     const line = (label, value, place) =>
       make("label", { className: "pair" }, label,
         slider(label, value, (chosen) => act.contrast(place === 0 ? [chosen, high] : [low, chosen]), [least, most, step]),
-        make("span"), make("span", { className: "value" }, jaxseg.number(value)));
+        make("span", { className: "value" }, jaxseg.number(value)));
     section("contrast", line("black", low, 0), line("white", high, 1));
   };
 
@@ -152,8 +152,8 @@ jaxseg.panel = (manifest, act) => {
     section("objects", check("boxes", "boxes and scores"), check("outlines", "outlines"),
       ...given.map(([name, all]) => layerRow(`${name} objects`, `${name}: ${all.length}`, state)),
       make("label", { className: "pair" }, "score",
-        slider("least score", state.least, (least) => act.set({ least })), make("span"),
-        make("span", { className: "value" }, `from ${state.least.toFixed(2)}`)));
+        slider("least score", state.least, (least) => act.set({ least })),
+        make("span", { className: "value" }, state.least.toFixed(2))));
   };
 
   const views = (names, state) => {

@@ -14,7 +14,7 @@ jaxseg.volumeStage = (holder, tell) => {
       backColor: [0, 0, 0, 1], crosshairColor: [0.42, 0.7, 1, 0.75], crosshairWidth: 1, crosshairGap: 8,
       fontColor: [0.75, 0.79, 0.84, 1], show3Dcrosshair: false, isOrientCube: false, multiplanarPadPixels: 6,
       dragAndDropEnabled: false, loadingText: "", isRadiologicalConvention: true, sagittalNoseLeft: true,
-      multiplanarShowRender: SHOW_RENDER.ALWAYS, dragMode: DRAG_MODE.windowing, logLevel: "error",
+      multiplanarShowRender: SHOW_RENDER.NEVER, dragMode: DRAG_MODE.windowing, logLevel: "error",
       clipPlaneHotKey: "", cycleClipPlaneHotKey: "", viewModeHotKey: "", isNearestInterpolation: false,
     });
     await viewer.attachToCanvas(canvas, true);
@@ -50,7 +50,7 @@ jaxseg.volumeStage = (holder, tell) => {
     return { about, image, ids: about.kind === "labels" ? image.img.slice() : null };
   };
 
-  const derived = (truth, state) => {
+  const derived = (truth) => {
     const image = truth.image.clone();
     image.img = new truth.image.img.constructor(truth.ids.length);
     return { about: { kind: "errors", name: "errors", key: "errors" }, image, ids: new Uint8Array(truth.ids.length) };
@@ -64,7 +64,7 @@ jaxseg.volumeStage = (holder, tell) => {
     const layers = await Promise.all(wanted.map((about) => open(about, content.read)));
     if (mine !== asked) return; // another case was chosen meanwhile
     const labels = layers.filter((layer) => layer.ids);
-    if (labels.length === 2) layers.push(derived(labels[0], state));
+    if (labels.length === 2) layers.push(derived(labels[0]));
     const same = shown && shown.content === content;
     shown = { content, layers };
     viewer.volumes = layers.map((layer) => layer.image);
@@ -80,6 +80,9 @@ jaxseg.volumeStage = (holder, tell) => {
     located();
   };
 
+  const fill = ({ image }, ids, outline) =>
+    image.img.set(outline ? jaxseg.outline(ids, image.hdr.dims.slice(1, 4)) : ids);
+
   const paint = (layer, state, manifest) => {
     const { about, image, ids } = layer;
     const option = state.layers[about.key];
@@ -88,8 +91,9 @@ jaxseg.volumeStage = (holder, tell) => {
       [image.cal_min, image.cal_max] = state.contrast;
     } else if (ids && image.opacity) {
       const errors = about.kind === "errors";
-      const drawn = errors ? difference(state, manifest) : ids;
-      image.img.set(option.outline ? jaxseg.outline(drawn, image.hdr.dims.slice(1, 4)) : drawn);
+      const drawn = `${option.outline} ${errors ? [...state.hidden] : ""}`;
+      if (layer.drawn !== drawn) fill(layer, errors ? difference(state, manifest) : ids, option.outline);
+      layer.drawn = drawn;
       const table = jaxseg.palette(errors ? jaxseg.ERRORS : manifest.classes, errors ? new Set() : state.hidden,
         option.tint || 0);
       const column = (place) => table.map((color) => color[place]);

@@ -53,5 +53,8 @@ Object.assign(window.jaxseg, (() => {
     return Math.abs(value) >= 1000 || Number.isInteger(value) ? String(Math.round(value)) : value.toPrecision(3);
   };
 
-  return { ERRORS, outline, difference, lighter, palette, number };
+  // Scores in the three digits of the report, so that a Dice of 0.9 and one of 0.899 can be told apart.
+  const score = (value) => (typeof value !== "number" ? number(value) : value.toFixed(value < 10 ? 3 : 1));
+
+  return { ERRORS, outline, difference, lighter, palette, number, score };
 })());

@@ -170,8 +170,7 @@ def nifti_bytes(data: Shaped[np.ndarray, "z y x"], affine: Float[np.ndarray, "4 
     image.header.set_slope_inter(slope, 0.0)
     # nibabel would scale the values themselves; the header comes out as asked for where they are written untouched.
     stream = io.BytesIO()
-    image.header.write_to(stream)
-    stream.write(bytes(4))  # no extensions
+    image.header.write_to(stream)  # and that there are no extensions
     stream.write(np.ascontiguousarray(data).tobytes())  # x runs fastest, as in NIfTI
     return gzip.compress(stream.getvalue(), compresslevel=_COMPRESSION, mtime=0)
 

@@ -26,7 +26,7 @@ jaxseg.panel = (manifest, act) => {
     if (typeof one.score === "number") fillBar(bar, one.score);
     const button = make("button", { type: "button", title: one.name, onclick: () => act.open(number) },
       make("span", { className: "case-name" }, one.name),
-      make("span", { className: "score" }, one.score === null ? "" : jaxseg.number(one.score)),
+      make("span", { className: "score" }, one.score === null ? "" : jaxseg.score(one.score)),
       ...(one.score === null ? [] : [bar]));
     const item = make("li", {}, button);
     at("list").append(item);
@@ -129,14 +129,14 @@ jaxseg.panel = (manifest, act) => {
       const key = place < 9 && !one.extra ? make("span", { className: "key" }, String(place + 1)) : make("span");
       const row = scores[one.name];
       const values = metrics.filter(([name]) => row && name in row)
-        .map(([name, title]) => `${title} ${jaxseg.number(row[name])}`).join(", ");
+        .map(([name, title]) => `${title} ${jaxseg.score(row[name])}`).join(", ");
       return make("div", { className: "row" }, box, label, key,
         ...(values ? [make("span", { className: "value wide" }, values)] : []));
     });
     const others = Object.entries(scores).filter(([name]) => !shown.some((one) => one.name === name));
     for (const [name, row] of others) // such as regions of several classes, or all objects together
       found.push(make("div", { className: "faint" }, `${name}: ` + metrics.filter(([key]) => key in row)
-        .map(([key, title]) => `${title} ${jaxseg.number(row[key])}`).join(", ")));
+        .map(([key, title]) => `${title} ${jaxseg.score(row[key])}`).join(", ")));
     section("classes", ...found);
   };
 

@@ -34,7 +34,11 @@
   const manifest = jaxseg.manifest();
   const panel = jaxseg.panel(manifest, {
     open: (number) => open(number),
-    layer: (key, change) => { Object.assign(state.layers[key], change); refresh(); },
+    layer: (key, change) => {
+      Object.assign(state.layers[key], change);
+      if (key === "errors" && "visible" in change) aside(change.visible);
+      refresh();
+    },
     channel: (number) => channel(number),
     contrast: (levels) => { setContrast(levels); refresh(); },
     toggle: (id) => { state.hidden.has(id) ? state.hidden.delete(id) : state.hidden.add(id); refresh(); },
@@ -175,6 +179,13 @@
     refresh();
   };
 
+  // Where truth and prediction differ is seen best without them; they come back as they were.
+  const aside = (away) => {
+    const all = content.layers.filter((about) => about.kind === "labels").map((about) => about.key);
+    if (away) state.before = Object.fromEntries(all.map((key) => [key, state.layers[key].visible]));
+    for (const key of all) state.layers[key].visible = away ? false : state.before?.[key] ?? true;
+  };
+
   const toggle = (key) => {
     const wanted = key === "truth" && !state.layers.truth ? "labels" : key;
     const own = [wanted, `${wanted} objects`].map((name) => state.layers[name]).filter(Boolean);
@@ -183,6 +194,7 @@
     // of objects the outlines come back, not the filled classes under them
     own[own.length - 1].visible = visible;
     if (!visible) own.forEach((option) => { option.visible = false; });
+    if (key === "errors") aside(visible);
     refresh();
   };
 

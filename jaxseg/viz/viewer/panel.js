@@ -90,7 +90,8 @@ jaxseg.panel = (manifest, act) => {
     const images = content.layers.filter((about) => about.kind === "image");
     found.push(layerRow("image", "image", state));
     if (images.length > 1) {
-      const choice = make("select", { "aria-label": "Channel", onchange: (event) => act.channel(Number(event.target.value)) },
+      const choice = make("select", { "aria-label": "Channel",
+        onchange: (event) => act.channel(Number(event.target.value)) },
         ...images.map((about, number) =>
           make("option", { value: number, selected: number === state.channel }, about.name)));
       found.push(make("div", { className: "pair" }, "channel", choice));
@@ -111,7 +112,8 @@ jaxseg.panel = (manifest, act) => {
     const step = (most - least) / 500 || 0.01;
     const line = (label, value, place) =>
       make("label", { className: "pair" }, label,
-        slider(label, value, (chosen) => act.contrast(place === 0 ? [chosen, high] : [low, chosen]), [least, most, step]),
+        slider(label, value, (chosen) => act.contrast(place === 0 ? [chosen, high] : [low, chosen]),
+          [least, most, step]),
         make("span", { className: "value" }, jaxseg.number(value)));
     section("contrast", line("black", low, 0), line("white", high, 1));
   };
@@ -158,7 +160,8 @@ jaxseg.panel = (manifest, act) => {
 
   const views = (names, state) => {
     at("views").replaceChildren(...names.map((name) =>
-      make("button", { type: "button", "aria-pressed": String(name === state.view), onclick: () => act.view(name) }, name)));
+      make("button", { type: "button", "aria-pressed": String(name === state.view), onclick: () => act.view(name) },
+        name)));
   };
 
   const message = (text, warn = false) => {
@@ -166,7 +169,8 @@ jaxseg.panel = (manifest, act) => {
     at("message").classList.toggle("warn", warn);
   };
 
-  const className = (id) => (manifest.classes.find((one) => one.id === id) || { name: id ? `class ${id}` : "none" }).name;
+  const className = (id) =>
+    (manifest.classes.find((one) => one.id === id) || { name: id ? `class ${id}` : "none" }).name;
 
   const located = (found) => {
     if (!found) return void (at("location").textContent = "");

@@ -30,7 +30,10 @@ jaxseg.pictureStage = (holder, tell) => {
     const images = content.layers.filter((about) => about.kind === "image");
     const wanted = [images[state.channel] || images[0], ...content.layers.filter((about) => about.kind !== "image")];
     const layers = await Promise.all(
-      wanted.map(async (about) => ({ about, values: await decode(about, await content.read(about.file), content.shape) })),
+      wanted.map(async (about) => {
+        const buffer = await content.read(about.file);
+        return { about, values: await decode(about, buffer, content.shape) };
+      }),
     );
     if (mine !== asked) return;
     if (layers.filter((layer) => layer.about.kind === "labels").length === 2)
@@ -202,7 +205,8 @@ jaxseg.pictureStage = (holder, tell) => {
   canvas.addEventListener("pointermove", (event) => {
     if (!shown) return;
     if (event.buttons === 1) pan(event.movementX, event.movementY);
-    else if (event.buttons === 2) tell.drag(event.movementX / holder.clientWidth, event.movementY / holder.clientHeight);
+    else if (event.buttons === 2)
+      tell.drag(event.movementX / holder.clientWidth, event.movementY / holder.clientHeight);
     located(event);
   });
   new ResizeObserver(() => { if (shown && !holder.hidden) draw(); }).observe(holder);

@@ -1,6 +1,6 @@
 "use strict";
-// Where the page's data come from: a server that makes a case when it is asked for, or scripts beside the page (browsers
-// refuse to fetch from file://, but load a script).
+// Where the page's data come from: a server that makes a case when it is asked for, or scripts beside the page
+// (browsers refuse to fetch from file://, but load a script).
 window.jaxseg = (() => {
   const received = new Map();
 

@@ -4,7 +4,7 @@
   const KEYS = [
     ["j, k", "next, previous case"],
     ["arrows, Page Up, Page Down", "slices, one or ten at a time; turns the 3D view; moves a flat image"],
-    ["v", "next view: planes, axial, coronal, sagittal, 3D"],
+    ["v", "next view: planes, axial, coronal, sagittal, 3D, all of them"],
     ["1 to 9, 0", "a class on or off; all classes"],
     ["t, p, u, d, i", "truth, prediction, uncertainty, differences, image on or off"],
     ["o", "opacity of the labels: 25, 50, 75, 100 %"],
@@ -90,6 +90,7 @@
     state.number = number;
     panel.current(number);
     panel.message("Opening…");
+    panel.located(null);
     try {
       const found = await jaxseg.openCase(number);
       if (mine !== opening) return;
@@ -157,7 +158,8 @@
     stage.reset(state, manifest);
   };
 
-  const overlays = () => content.layers.filter((about) => about.kind === "labels").map((about) => state.layers[about.key]);
+  const overlays = () =>
+    content.layers.filter((about) => about.kind === "labels").map((about) => state.layers[about.key]);
 
   const opacity = () => {
     const all = overlays();

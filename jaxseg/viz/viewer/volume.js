@@ -1,7 +1,7 @@
 "use strict";
 // Volumes, drawn by NiiVue. All layers of a case lie on one grid.
 jaxseg.volumeStage = (holder, tell) => {
-  const VIEWS = ["planes", "axial", "coronal", "sagittal", "3D"];
+  const VIEWS = ["planes", "axial", "coronal", "sagittal", "3D", "all"];
   const canvas = holder.querySelector("canvas");
   let viewer = null; // made with the first volume: the library is large
   let shown = null; // { content, layers: [{ about, image, ids }] } of the case on the screen
@@ -9,12 +9,13 @@ jaxseg.volumeStage = (holder, tell) => {
 
   const start = async (manifest) => {
     if (!window.niivue) await jaxseg.load("vendor/niivue.umd.js");
-    const { Niivue, SHOW_RENDER, DRAG_MODE } = window.niivue;
+    const { Niivue, DRAG_MODE } = window.niivue;
     viewer = new Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [0.42, 0.7, 1, 0.75], crosshairWidth: 1, crosshairGap: 8,
+      backColor: [0, 0, 0, 1], crosshairColor: [0.42, 0.7, 1, 0.75], crosshairWidth: 0.4,
+      crosshairWidthUnit: "percent", crosshairGap: 12,
       fontColor: [0.75, 0.79, 0.84, 1], show3Dcrosshair: false, isOrientCube: false, multiplanarPadPixels: 6,
       dragAndDropEnabled: false, loadingText: "", isRadiologicalConvention: true, sagittalNoseLeft: true,
-      multiplanarShowRender: SHOW_RENDER.NEVER, dragMode: DRAG_MODE.windowing, logLevel: "error",
+      dragMode: DRAG_MODE.windowing, logLevel: "error",
       clipPlaneHotKey: "", cycleClipPlaneHotKey: "", viewModeHotKey: "", isNearestInterpolation: false,
     });
     await viewer.attachToCanvas(canvas, true);
@@ -110,7 +111,9 @@ jaxseg.volumeStage = (holder, tell) => {
   const apply = (state, manifest) => {
     if (!shown) return;
     for (const layer of shown.layers) paint(layer, state, manifest);
-    viewer.opts.sliceType = [3, 0, 1, 2, 4][VIEWS.indexOf(state.view)];
+    const { SHOW_RENDER } = window.niivue; // rendering is slow without a graphics card: only where it is asked for
+    viewer.opts.multiplanarShowRender = state.view === "all" ? SHOW_RENDER.ALWAYS : SHOW_RENDER.NEVER;
+    viewer.opts.sliceType = [3, 0, 1, 2, 4, 3][VIEWS.indexOf(state.view)];
     viewer.updateGLVolume();
   };
 

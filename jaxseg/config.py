@@ -27,6 +27,7 @@ NETWORKS: dict[str, dict] = {
 
 MAKERS = ("synthesis", "translation", "super_resolution")  # tasks whose networks make images
 AGENTS = ("refinement", "operators")  # tasks whose networks change a segmentation step by step
+FORMATS = ("nifti", "dicom_seg", "rtstruct")  # that class maps can be written in, whatever the input's own is
 
 optional = config_dict.placeholder  # a field that is unset until somebody sets it, but has its type from the start
 
@@ -101,11 +102,13 @@ def base_config() -> ConfigDict:
             "weight": "gaussian",  # of a window's middle over its rim: gaussian, constant, nnunet
             "average": "probabilities",  # what windows, flips and folds average: probabilities, logits (nnU-Net)
             "batch_size": 1,
+            "memory_gib": 0.0,  # what the process may take of the host; 0: four fifths of what is free
             "tta": False,  # average over flips of the axes that augmentation may mirror
             "flip_axes": optional(tuple),  # other axes for that, such as (1, 2)
             "postprocess": "",  # such as "keep_largest|remove_small(min_voxels=20)"; auto: what all folds have chosen
             "checkpoint": "best",  # best, latest, or a step number
             "probabilities": False,
+            "format": "same",  # the input's own (DICOM: nifti and dicom_seg), or some of FORMATS: nifti|dicom_seg
             "uncertainty": "",  # maps to write beside the masks: entropy, mutual_information, disagreement
             "temperature": "",  # of the probabilities: a number; auto: what the evaluation has fitted
             "watershed": "",  # instances out of a semantic network: watershed(inside=1,border=2,min_size=10)
@@ -125,6 +128,7 @@ def base_config() -> ConfigDict:
             "clicks": 10,  # agents that know hints: scored after each of so many simulated clicks
         }
     )
+    config.report = ConfigDict({"identify": False})  # True: outputs of DICOM are named by PatientID and description
     config.parallel = ConfigDict(
         {
             "kind": "pmap",  # or mesh
@@ -245,6 +249,7 @@ def _data() -> ConfigDict:
             "label_threshold": optional(float),
             "ignore_value": optional(int),
             "classes": optional(tuple),
+            "terms": "",  # coded terms of classes, for DICOM: liver = SCT:10200004:Liver; tumour = ...
             "channels": optional(tuple),
             "subjects": optional(str),
             "flip_pairs": optional(tuple),
@@ -254,6 +259,7 @@ def _data() -> ConfigDict:
             "image_key": optional(str),
             "label_key": optional(str),
             "affine_tolerance_mm": optional(float),  # how far an image and its label may lie apart
+            "overlap": optional(str),  # of regions in a DICOM label: refuse, or later (the class that comes later wins)
             "target": optional(str),  # instance_masks: objects, or border (a class map for a semantic network)
             "border_width": optional(int),  # pixels of that border
             "step": optional(int),

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from jaxseg import registry, space, validation_agents, validation_images
-from jaxseg.config import AGENTS, MAKERS, base_config, flat, ndim_of
+from jaxseg import registry, space, terms, validation_agents, validation_images
+from jaxseg.config import AGENTS, FORMATS, MAKERS, base_config, flat, ndim_of
 from jaxseg.typing import UserError
 
 UNCERTAINTY = ("entropy", "mutual_information", "disagreement")
@@ -48,6 +48,8 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     if config.predict.postprocess == "auto" and config.data.fold != "all":
         yield "predict.postprocess='auto' is what all folds have chosen; set data.fold='all', or name the steps."
     yield from _data_problems(config.data)
+    if not isinstance(config.report.identify, bool):
+        yield f"report.identify must be True or False, got {config.report.identify!r}."
     yield from _extra_problems(config)
     yield from _number_problems(config)
     ndim = ndim_of(config)
@@ -58,6 +60,7 @@ def _problems(config: ConfigDict) -> Iterator[str]:
     if config.predict.window is not None and len(config.predict.window) != ndim:
         yield f"predict.window {config.predict.window} must have model.ndim = {ndim} entries."
     yield from _predict_problems(config.predict, ndim)
+    yield from _format_problems(config)
     if config.train.together not in ("", "auto", "vmap", "unroll"):
         yield f"train.together must be auto, vmap, unroll or empty, got {config.train.together!r}."
     if config.train.together and (config.parallel.kind != "pmap" or config.task != "semantic"):
@@ -110,6 +113,24 @@ def _predict_problems(predict: ConfigDict, ndim: int) -> Iterator[str]:
     axes = predict.flip_axes
     if axes is not None and (len(set(axes)) != len(axes) or not set(axes) <= set(range(ndim))):
         yield f"predict.flip_axes must name axes from 0 to {ndim - 1}, each once, got {tuple(axes)}."
+
+
+def _format_problems(config: ConfigDict) -> Iterator[str]:
+    names = formats(config.predict.format)
+    if names != ("same",) and (not names or len(set(names)) < len(names) or not set(names) <= set(FORMATS)):
+        known = ", ".join(FORMATS)
+        yield f"predict.format must be same or some of {known}, with | between, got {config.predict.format!r}."
+    elif names != ("same",) and (config.task not in ("semantic", *AGENTS) or config.predict.watershed):
+        yield "predict.format is of class maps; leave it at 'same' where images are made or objects told apart."
+    try:
+        terms.parse(config.data.terms)
+    except UserError as error:
+        yield f"data.terms cannot be read: {error}"
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """Returns the formats that `predict.format` names, with "|" or "," between."""
+    return tuple(name.strip() for name in re.split(r"[|,]", str(text)) if name.strip())
 
 
 def _instance_problems(config: ConfigDict, ndim: int) -> Iterator[str]:
@@ -167,6 +188,8 @@ def _data_problems(data: ConfigDict) -> Iterator[str]:
         yield "data.previous holds cases out fold by fold; set data.fold to a number or 'all'."
     if any(size < 0 for size in data.patch_size):
         yield f"data.patch_size must be positive, or 0 to fit it to the data, got {data.patch_size}."
+    if data.overlap not in (None, "refuse", "later"):
+        yield f"data.overlap must be 'refuse' or 'later' (the class that comes later wins), got {data.overlap!r}."
     if data.split_kind not in ("nnunet", "blocks"):
         yield f"data.split_kind must be 'nnunet' or 'blocks', got {data.split_kind!r}."
     if data.orientation not in ("canonical", "keep"):
@@ -210,6 +233,7 @@ def _number_problems(config: ConfigDict) -> Iterator[str]:
         "train.eval_steps": 1,
         "train.log_steps": 1,
         "predict.batch_size": 1,
+        "predict.memory_gib": 0.0,
         "parallel.spatial": 1,
         "tune.startup": 1,
         "tune.first_rung": 0,

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = [
-    {"typing", "registry", "paths", "space", "config", "validation", "validation_images", "validation_agents"},
+    {"typing", "registry", "paths", "space", "terms", "config", "validation", "validation_images", "validation_agents"},
     {"ops"},
     {"losses", "metrics", "models", "data"},
     {"tasks", "predict", "plan", "transfer", "ensemble", "viz"},
@@ -36,6 +36,7 @@ LAZY = {
     "tensorflow_datasets",
     "nilearn",
     "pydicom",
+    "highdicom",
     "cc3d",
     "edt",
     "safetensors",

@@ -185,7 +185,7 @@ def _refine(
     kept, made, rewards, actions = [planes], [], [], []
     for place in range(steps):
         if clicks and place % every == 0:
-            click = rl.clicks.worst(jnp.asarray(planes), true, seen)
+            click = rl.clicks.worst(jnp.asarray(planes), true, seen, jnp.asarray(hints))
             hints = np.asarray(rl.clicks.add(jnp.asarray(hints), click, scale=world.click_scale))
             if bool(click.made):
                 made.append((place // every, tuple(int(axis) for axis in click.place), bool(click.inside[0])))

@@ -153,8 +153,9 @@ def tell(arguments: workdir.Arguments, folder: paths.Path) -> None:
 
 
 def report(arguments: workdir.Arguments) -> None:
-    """Writes WORKDIR/report.html from what the workdir holds."""
+    """Writes WORKDIR/report.html and model_card.md from what the workdir holds."""
     print(f"report    {evaluation.write_report(arguments.workdir)}")
+    print(f"card      {evaluation.write_card(arguments.workdir)}")
 
 
 def labelled_cases(
@@ -191,7 +192,8 @@ def labelled_cases(
 
 def _folder_cases(images: str, labels: str, trained: inference.Trained) -> tuple[list[Case], Callable[[Case], Sample]]:
     known, rule = trained.known, label_source.rule_of(trained.config, trained.known)
-    return _pairs(images, labels, len(known.channels)), functools.partial(layouts.load_case, rule=rule)
+    identify = trained.config.report.identify
+    return _pairs(images, labels, len(known.channels), identify), functools.partial(layouts.load_case, rule=rule)
 
 
 def _folder_objects(images: str, labels: str, trained: inference.Trained) -> tuple[list[Case], Callable]:
@@ -209,9 +211,10 @@ def _folder_objects(images: str, labels: str, trained: inference.Trained) -> tup
     return _pairs(images, labels, len(channels)), load
 
 
-def _pairs(images: str, labels: str, channels: int) -> list[Case]:
-    found = inputs.list_inputs(labels)  # first, so that a wrong --labels is told first
-    return inputs.with_labels(inputs.list_inputs(images, channels=channels), found, place=f"--labels {labels}")
+def _pairs(images: str, labels: str, channels: int, identify: bool = False) -> list[Case]:
+    found = inputs.list_inputs(labels, labels=True)  # first, so that a wrong --labels is told first
+    cases = inputs.list_inputs(images, channels=channels, identify=identify, tell=print)
+    return inputs.with_labels(cases, found, place=f"--labels {labels}")
 
 
 def _predicted(

@@ -21,8 +21,8 @@ MODEL = "model"  # the parameter group of everything that segments
 # Fields of config.data that are options of a layout; the others are read by `build`.
 LAYOUT_OPTIONS = (
     "images", "labels", "roi", "label_values", "label_threshold", "ignore_value", "classes", "channels", "subjects",
-    "flip_pairs", "builder", "split", "data_dir", "image_key", "label_key", "affine_tolerance_mm", "step", "downsample",
-    "block", "noise", "bias", "target", "border_width",
+    "flip_pairs", "builder", "split", "data_dir", "image_key", "label_key", "affine_tolerance_mm", "overlap", "step",
+    "downsample", "block", "noise", "bias", "target", "border_width",
 )  # fmt: skip
 LAYOUT_FIELDS = ("name", "root", *LAYOUT_OPTIONS)
 ADD_LABELS = {  # by layout: what to do where labels are missing

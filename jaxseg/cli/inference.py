@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxseg import paths, predict
-from jaxseg.cli import build, cache, instances, mixture, workdir
+from jaxseg.cli import build, cache, instances, memory, mixture, workdir
 from jaxseg.config import is_ensemble
 from jaxseg.data import preprocess
 from jaxseg.train import checkpoint
@@ -89,6 +89,7 @@ def load(folder: paths.Path, config: ConfigDict, *, others: Sequence[str] = ()) 
     held_out = tuple(restored.metadata.get("held_out", ()))
     if config.data.previous:
         one = functools.partial(_after, one, paths.path(config.data.previous), one.keywords["settings"])
+    one = functools.partial(memory.within, one, config.predict.memory_gib)
     run = functools.partial(_run, one, known=known)
     find = instances.watershed(config, run) if config.predict.watershed else None
     alone = variables[0] if len(variables) == 1 else None

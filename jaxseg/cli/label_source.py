@@ -151,7 +151,10 @@ def files(place: str | pathlib.Path) -> list[pathlib.Path]:
 def rule_of(config: ConfigDict, known: build.Facts) -> layouts.LabelRule:
     """Returns how the values in the user's own label files become class ids."""
     threshold, ignore = config.data.label_threshold, known.ignore_value
-    return layouts.LabelRule(known.label_values, known.classes, len(known.channels), ignore, threshold)
+    later = layouts.later_wins(config.data.overlap)
+    return layouts.LabelRule(
+        known.label_values, known.classes, len(known.channels), ignore, threshold, later_wins=later
+    )
 
 
 def read_file(

@@ -74,6 +74,7 @@ def evaluate(arguments: workdir.Arguments) -> None:
         print("the two data sets of this translation share no patient, so no true image can be compared with")
     if processes.is_first() and folder.parent == arguments.workdir:
         print(f"report    {evaluation.write_report(arguments.workdir)}")
+        print(f"card      {evaluation.write_card(arguments.workdir)}")
 
 
 def _evaluate_pairs(
@@ -220,7 +221,8 @@ def predict_files(arguments: workdir.Arguments) -> None:
     maker = load(arguments)
     config, known = maker.config, maker.known
     given = images.source(config, known.channels)
-    cases = inputs.list_inputs(arguments.inputs[0], channels=len(given))
+    identify = arguments.config.report.identify
+    cases = inputs.list_inputs(arguments.inputs[0], channels=len(given), identify=identify, tell=print)
     settings = of_channels(preprocess.settings_from_json(maker.record["settings"]), given)
     translated = config.task == "translation"
     one = functools.partial(

@@ -68,11 +68,15 @@ LABELS = flags.DEFINE_string(
 INITIAL = flags.DEFINE_string(
     "initial", None, "predict, of agents: folder of masks, named as the images of --input, that they start from."
 )
+CLICKS = flags.DEFINE_string(
+    "clicks", None, "predict, of agents that know clicks, with --initial: a .csv of case, y, x (z), class."
+)
 PAIRS = flags.DEFINE_integer(
     "n", 0, "synthesize: how many images with labels to make; view: how many of the worst cases to show, 0 all."
 )
 PORT = flags.DEFINE_integer("port", 0, "view: the port on this computer; 0 takes a free one.")
-SETTABLE = ("predict", "evaluate", "synthesis")  # belong to a command, and not to the training that was
+SETTABLE = ("predict", "evaluate", "synthesis", "report")  # belong to a command, not to the training that was
+ALSO_SETTABLE = ("data.terms",)  # single fields of other sections that do
 SET = flags.DEFINE_multi_string(
     "set", [], "predict, evaluate, synthesize, view: such as predict.tta=True, in place of the stored value."
 )
@@ -220,6 +224,7 @@ def _arguments() -> workdir.Arguments:
         fields=tuple(FIELD.value),
         pairs=PAIRS.value,
         initial=INITIAL.value,
+        clicks=CLICKS.value,
         port=PORT.value,
     )
 
@@ -228,8 +233,8 @@ def _set(config: ConfigDict, text: str) -> None:
     """Changes one field of the SETTABLE parts of a stored config; the others belong to the training that was."""
     name, _, value = text.partition("=")
     group, _, field = name.partition(".")
-    if group not in SETTABLE or field not in config[group]:
-        known = ", ".join(f"{part}.{key}" for part in SETTABLE for key in config[part])
+    if name not in ALSO_SETTABLE and (group not in SETTABLE or field not in config[group]):
+        known = ", ".join([*(f"{part}.{key}" for part in SETTABLE for key in config[part]), *ALSO_SETTABLE])
         raise UserError(f"--set {text} should read FIELD=VALUE with one of {known}.")
     config[group][field] = configs.literal(value)
     validation.validate(config)

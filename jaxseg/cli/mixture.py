@@ -62,13 +62,14 @@ def predict_together(
     parts: list[np.ndarray] = []
     total: Any = None
     for place in chosen:
-        found = members[place](volume, keep_probabilities=True, **options)
+        by_labels = rule.how in ("vote", "staple")
+        found = members[place](volume, keep_probabilities=not by_labels or observe is not None, **options)
         probabilities = np.asarray(found.probabilities)
         if observe is not None:
             observe(place, probabilities)
         if rule.how == "learner":
             parts.append(probabilities)
-        elif rule.how in ("vote", "staple"):
+        elif by_labels:
             parts.append(np.asarray(found.labels))
         else:
             if rule.how == "logits":

@@ -91,6 +91,7 @@ def _write_member(
     variables = dict(member.variables)
     params = {"model": variables.pop("params")}
     state = states.with_variables(fresh._replace(step=steps, horizon=steps), params, {"model": variables})
+    workdir.update_record(folder, parameters=states.parameter_counts(state))
     checkpoints = checkpoint.Checkpoints(folder)
     try:
         checkpoints.save(state, {"batch_size": config.data.batch_size, "held_out": []})

@@ -106,7 +106,7 @@ def _stored(folder: paths.Path) -> dict[str, Any]:
 
 def _save(config: ConfigDict, folder: paths.Path, facts: dict[str, Any]) -> dict[str, Any]:
     previous = _stored(folder)
-    own = ("created", "command", "split", "seconds", "init", "evaluated", "postprocess")
+    own = ("created", "command", "split", "seconds", "parameters", "init", "evaluated", "postprocess")
     record = workdir.save_record(folder, config, **facts, **{name: previous[name] for name in own if name in previous})
     # config.json keeps what the user wrote, the record beside it what it came to
     config.data.patch_size = tuple(facts["patch_size"])

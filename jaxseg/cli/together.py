@@ -138,6 +138,8 @@ def _train(
     step = build.train_step(config, known, task)
     step_fn, put = parallel.wrap_members(step, count=len(folds), how=how)
     members, metadata = _start(folds, known, task, keys, begin)
+    for fold, member in zip(folds, members):
+        workdir.update_record(fold.arguments.workdir, parameters=states.parameter_counts(member))
     shapes = compiling.batch_shapes(config, known, folds[0].arguments.workdir)
     _check_memory(step, members[0], shapes, keys[0], len(folds), how)
     state, key = states.stack(members), jnp.stack(keys)

@@ -123,6 +123,7 @@ def _train(config, folder, known, cases, held_out, checkpoints, begin, watch) ->
     shape = (1, *config.data.patch_size, build.input_channels(config, known))
     state = states.create(key, task, np.zeros(shape, np.float32), optimizers, horizon=1, ema=config.optim.ema > 0)
     state = parallel.whole(state)
+    workdir.update_record(folder, parameters=states.parameter_counts(state))
     metadata: dict[str, Any] = {"batch_size": config.data.batch_size, "held_out": [case.name for case in held_out]}
     evaluate: Callable[[states.State], dict[str, float]] | None = None
     if images.makes_images(config):

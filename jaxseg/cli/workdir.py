@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "train.",
     "predict.",
     "evaluate.",
+    "report.",
     "parallel.",
     "plan.",
     "tune.",
@@ -34,6 +35,7 @@ MAY_CHANGE = (
     "data.root",
     "data.previous",
     "data.store",
+    "data.terms",
     "init.path",
     "translation.other.root",
     "adversarial.network",
@@ -58,6 +60,7 @@ class Arguments(NamedTuple):
     fields: tuple[str, ...] = ()
     pairs: int = 0  # how many to make, or to show
     initial: str | None = None  # folder of masks that agents start from
+    clicks: str | None = None  # table of what a user has clicked on in them
     port: int = 0  # to serve at; 0: a free one
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from jaxseg.typing import UserError
+from jaxseg.typing import UserError, Volume
 
 
 def canonical(affine: np.ndarray, *, path: str = "") -> tuple[tuple[int, ...], tuple[bool, ...]]:
@@ -49,6 +49,30 @@ def undo(array: np.ndarray, axes: tuple[int, ...], flips: tuple[bool, ...]) -> n
     n = len(axes)
     array = np.flip(array, tuple(axis for axis in range(n) if flips[axis]))
     return array.transpose(*np.argsort(axes), *range(n, array.ndim))
+
+
+def onto(label: Volume, image: Volume) -> Volume:
+    """Turns a label map `(*S)` to the axes of an image where they are the same but for their order and direction.
+
+    Args:
+      label: returned as it is where its voxels are not those of the image.
+      image: 3D, as `label`.
+    """
+    if len(label.spacing) != 3 or len(image.spacing) != 3:
+        return label
+    steps = (np.linalg.inv(label.affine) @ image.affine)[:3, :3]  # image index -> label index
+    turn = np.rint(steps)
+    if np.abs(steps - turn).max() > 0.01 or (np.abs(turn).sum(0) != 1).any() or (np.abs(turn).sum(1) != 1).any():
+        return label
+    axes = tuple(int(axis) for axis in np.abs(turn).argmax(0))
+    flips = tuple(bool(turn[axis, place] < 0) for place, axis in enumerate(axes))
+    back = np.eye(4)
+    back[:3, :3] = turn
+    for axis, flip in zip(axes, flips, strict=True):
+        back[axis, 3] = label.data.shape[axis] - 1 if flip else 0
+    data = np.ascontiguousarray(apply(label.data, axes, flips))
+    spacing = tuple(label.spacing[axis] for axis in axes)
+    return label._replace(data=data, affine=label.affine @ back, spacing=spacing)
 
 
 def codes(affine: np.ndarray) -> str:

@@ -3,14 +3,15 @@
 The order is nnU-Net's: crop to non-zero, normalise, then resample (so that statistics are those of measured voxels).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.ndimage
 from jaxtyping import Bool, Float, Int16
 
 from jaxseg.data import orientation, resample
+from jaxseg.data.inverse import invert as invert  # the way back, see there
 from jaxseg.data.volume import check_image
 from jaxseg.typing import UserError, Volume
 
@@ -116,71 +117,6 @@ def forward_label(label: Volume, record: Record, settings: Settings) -> Int16[np
     data = _apply(label.data, record["axes"], record["flips"])[_slices(record["box"])]
     orders = resample.axis_orders(record["spacing"], _target(record["spacing"], settings, label.path), order=1)
     return np.ascontiguousarray(resample.resize_labels(data, record["new_shape"], orders), dtype=np.int16)
-
-
-def invert(
-    probs: Float[np.ndarray, "*T K"],
-    record: Record,
-    *,
-    reduce: Literal["argmax", "threshold"] | None = "argmax",
-    threshold: float = 0.5,
-    region_labels: Sequence[int] | None = None,
-    exclusive: bool = True,
-    outside: Sequence[float] | None = None,
-    activate: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> Int16[np.ndarray, "*S"] | Float[np.ndarray, "*S K"]:
-    """Brings probabilities (or logits) back to the file's own grid: resampling (order 1), paste to the crop box, turn.
-
-    Resampled slab by slab and reduced at once: memory is one label map and one slab, whatever the number of classes.
-
-    Args:
-      probs: on the grid that `forward` returned.
-      record: what `forward` returned.
-      reduce: "argmax" gives class ids, background (0) outside the crop box. "threshold" is for sigmoid regions: where
-        region i is above `threshold`, `region_labels[i]` is written, later regions over earlier ones (nnU-Net's order).
-        None gives the values themselves.
-      threshold: for "threshold".
-      region_labels: class id written for each region; 1, 2, ... K when None.
-      exclusive: for `reduce=None`: outside the crop box the first channel (background) is 1; False (regions): all 0.
-      outside: for `reduce=None`, in place of `exclusive`: the value of each channel outside the crop box.
-      activate: turns logits `(*S, K)` into probabilities once they are on the file's grid; "argmax" does without.
-
-    Returns:
-      int16 `(*S)`, or float32 `(*S, K)` with `reduce=None`.
-
-    Raises:
-      ValueError: the shape is not that of the record, or the number of region labels not that of the regions.
-    """
-    n = len(record["axes"])
-    if list(probs.shape[:-1]) != list(record["new_shape"]):
-        raise ValueError(
-            f"The probabilities should have the shape {record['new_shape']} before classes, got {probs.shape}."
-        )
-    labels = np.arange(1, probs.shape[-1] + 1) if region_labels is None else np.asarray(region_labels)
-    if reduce == "threshold" and len(labels) != probs.shape[-1]:
-        raise ValueError(f"There should be one region label for each of {probs.shape[-1]} regions, got {len(labels)}.")
-    if reduce not in ("argmax", "threshold", None):
-        raise ValueError(f"reduce should be 'argmax', 'threshold' or None, got {reduce!r}.")
-    turned = [record["shape"][axis] for axis in record["axes"]]
-    result = np.zeros(turned if reduce else (*turned, probs.shape[-1]), np.int16 if reduce else np.float32)
-    if reduce is None and outside is not None:
-        result[...] = outside
-    elif reduce is None and exclusive:
-        result[..., 0] = 1.0
-    inside = result[_slices(record["box"])]  # a view
-    # The network's spacing is now the current one and is asked first for an axis that stands out, as in nnU-Net.
-    orders = resample.axis_orders(record["target_spacing"], record["spacing"], order=1)
-    for start, stop, slab in resample.slabs(probs, inside.shape[:n], orders):
-        if reduce == "argmax":
-            inside[start:stop] = slab.argmax(-1)
-            continue
-        slab = slab if activate is None else activate(slab)
-        if reduce == "threshold":
-            for region, label in enumerate(labels):
-                inside[start:stop][slab[..., region] > threshold] = label
-        else:
-            inside[start:stop] = slab
-    return np.ascontiguousarray(orientation.undo(result, tuple(record["axes"]), tuple(record["flips"])))
 
 
 def scales_of(volume: Volume, settings: Settings) -> tuple[tuple[float, float], ...]:

@@ -5,7 +5,7 @@ values are those of `skimage.transform.resize(mode="edge", anti_aliasing=False)`
 the work, and the anisotropic rule of nnU-Net is nothing but another order for one axis. float32 throughout.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -176,21 +176,50 @@ def _rows_touching(rows: Taps, start: int, stop: int) -> tuple[int, int]:
 def slabs(
     array: np.ndarray, shape: Sequence[int], orders: Sequence[int], *, limit: int = SLAB_BYTES
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Resizes `(*S, K)` with orders 1 or 0 and yields it in slabs of the first axis, so that memory stays bounded.
+    """Resizes `(*S, K)` with orders 1 or 0 and yields it in slabs of the first axis, see `stream`."""
+    table = [taps(old, new, order) for old, new, order in zip(array.shape, shape, orders)]
+    return stream([(0, array)], table, limit=limit)
+
+
+def stream(
+    pieces: Iterable[tuple[int, np.ndarray]], table: Sequence[Taps], *, limit: int = SLAB_BYTES
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Resizes `(*S, K)` that comes in pieces of its first axis, and yields each output plane once its inputs are there.
+
+    The values do not depend on how the planes are cut into pieces. Between two pieces at most the planes are kept that
+    both sides of the cut need: one, of order 1.
+
+    Args:
+      pieces: `(first plane, planes (n, *S[1:], K))`, in order and without gaps; the memory of one may be used again
+        once the next one is asked for.
+      table: the taps of each spatial axis, of order 1 or 0.
+      limit: bytes of a slab.
 
     Yields:
-      `start, stop, slab`, where slab is `(stop - start, *shape[1:], K)` float32 and takes about `limit` bytes at most
+      `start, stop, slab`, where slab is `(stop - start, *T[1:], K)` float32 and takes about `limit` bytes at most
       (one plane of the first axis at least).
     """
-    table = [taps(old, new, order) for old, new, order in zip(array.shape, shape, orders)]
-    plane = 4 * int(np.prod(shape[1:], dtype=np.int64)) * array.shape[-1]
-    step = max(1, limit // max(plane, 1))
-    for start in range(0, shape[0], step):
-        stop = min(start + step, shape[0])
-        rows = table[0].rows(start, stop)
-        lowest = rows.place.min()
-        slab = np.asarray(array[lowest : rows.place.max() + 1], dtype=np.float32)
-        slab = gather(slab, 0, Taps(rows.place - lowest, rows.weight))
-        for axis in range(1, len(shape)):
-            slab = gather(slab, axis, table[axis])
-        yield start, stop, slab
+    rows = table[0]
+    lowest, highest = rows.place.min(axis=1), rows.place.max(axis=1)  # both ascend
+    done, kept, before = 0, None, 0
+    for first, piece in pieces:
+        plane = 4 * int(np.prod([len(axis.place) for axis in table[1:]], dtype=np.int64)) * piece.shape[-1]
+        step = max(1, limit // max(plane, 1))
+        ready = int(np.searchsorted(highest, first + len(piece)))
+        while done < ready:
+            stop = min(done + step, ready)
+            start, end = int(lowest[done]), int(highest[stop - 1]) + 1
+            if start < first:
+                planes, start = np.concatenate([kept, piece[: end - first]]), before
+            else:
+                planes = piece[start - first : end - first]
+            part = rows.rows(done, stop)
+            slab = gather(np.asarray(planes, dtype=np.float32), 0, Taps(part.place - start, part.weight))
+            for axis in range(1, len(table)):
+                slab = gather(slab, axis, table[axis])
+            yield done, stop, slab
+            done = stop
+        if done == len(lowest):
+            return
+        start = max(int(lowest[done]) - first, 0)
+        kept, before = piece[start:].copy(), first + start

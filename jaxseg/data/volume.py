@@ -65,7 +65,7 @@ def make(data: Num[np.ndarray, "..."], affine: Any, *, header: Any, path: Any) -
     return Volume(np.ascontiguousarray(data), spacing, affine, header, str(path))
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Returns a library's error message on one line without a full stop, for use within a sentence of ours."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 

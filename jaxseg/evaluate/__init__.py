@@ -16,6 +16,7 @@ from jaxseg.evaluate.image_quality import (
     write_images,
 )
 from jaxseg.evaluate.instances import InstanceResult, evaluate_instances, merge_instances, score_instances
+from jaxseg.evaluate.model_card import write_card
 from jaxseg.evaluate.report import write_report
 from jaxseg.evaluate.set_quality import compare_sets, set_table
 
@@ -50,6 +51,7 @@ __all__ = [
     "summary_table",
     "text_table",
     "write",
+    "write_card",
     "write_images",
     "write_report",
     "write_results",

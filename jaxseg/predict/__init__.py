@@ -1,6 +1,6 @@
 """Inference: wrappers on `PredictFn`, each takes and returns one; then whole cases, and folders of files."""
 
-from jaxseg.predict import choice, postprocess
+from jaxseg.predict import choice, formats, postprocess
 from jaxseg.predict.array import predict_array, whole_window
 from jaxseg.predict.ensemble import average
 from jaxseg.predict.images import predict_image, predict_images_folder, write_made
@@ -24,6 +24,7 @@ __all__ = [
     "choice",
     "coco_results",
     "flip_tta",
+    "formats",
     "label_image",
     "label_map",
     "object_table",

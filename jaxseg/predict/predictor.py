@@ -1,5 +1,6 @@
 """Whole cases: a volume in, a label map on the same grid out; and a folder of files in, a folder of files out."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -10,6 +11,8 @@ from jaxtyping import Float, Integer
 
 from jaxseg.predict import postprocess as cleaning
 from jaxseg.predict.array import predict_array
+from jaxseg.predict.bounded import predict_labels
+from jaxseg.predict.planes import layout
 from jaxseg.predict.sliding_window import Placement, Weight
 from jaxseg.typing import Case, PredictFn, UserError, Volume
 
@@ -49,6 +52,7 @@ def predict_case(
     previous: Callable[[Volume, Any], np.ndarray] | None = None,
     beside: Callable[[Volume, Any], np.ndarray] | None = None,
     logits: bool = False,
+    memory: int | None = None,
 ) -> Prediction:
     """Returns the class ids of one case: preprocess, predict by windows, back to the grid of the file, clean up.
 
@@ -68,9 +72,11 @@ def predict_case(
         agents start from. None: there are none.
       logits: `predict_fn` gives logits. So these are what windows and flips average and what is resampled; they become
         probabilities on the grid of the file (nnU-Net).
+      memory: bytes on the host that may be taken beside `volume`; None: no bound. See `predict_labels` for how little
+        is enough; probabilities that are kept take what they take.
 
     Raises:
-      UserError: the volume does not fit the settings, or the network gave numbers that are not finite.
+      UserError: the volume does not fit the settings or the memory, or the network gave numbers that are not finite.
       ValueError: the network's outputs are not as many as `num_classes` or `regions` say.
     """
     from jaxseg.data import preprocess
@@ -85,37 +91,35 @@ def predict_case(
         array = np.asarray(append(array, previous(volume, record), num_classes=num_classes))
     if beside is not None:
         array = np.concatenate([array, beside(volume, record)], axis=-1)
-    probs = predict_array(
-        predict_fn,
-        array,
-        ndim=ndim,
-        window=window,
-        overlap=overlap,
-        weight=weight,
-        placement=placement,
-        batch_size=batch_size,
-        flip_axes=flip_axes,
-        flip_pairs=flip_pairs,
-        divisor=divisor,
-    )
-    del array
     outputs = num_classes if regions is None else len(regions)
-    if probs.shape[-1] != outputs:
-        raise ValueError(f"The network should give {outputs} outputs, got {probs.shape[-1]}.")
-    check_finite(probs, volume)
     activate = None if not logits else cleaning.softmax if regions is None else cleaning.sigmoid
+    geometry: dict[str, Any] = {"ndim": ndim, "window": window, "divisor": divisor}
+    geometry |= {"overlap": overlap, "weight": weight, "placement": placement}
+    calls: dict[str, Any] = {"batch_size": batch_size, "flip_axes": flip_axes, "flip_pairs": flip_pairs}
+    probabilities = None
     if keep_probabilities:
+        probs = predict_array(predict_fn, array, **geometry, **calls)
+        del array
+        if probs.shape[-1] != outputs:
+            raise ValueError(f"The network should give {outputs} outputs, got {probs.shape[-1]}.")
+        check_finite(probs, volume)
         probabilities = preprocess.invert(probs, record, reduce=None, exclusive=regions is None, activate=activate)
         labels = reduce(probabilities, regions)
     else:
-        probabilities = None
-        labels = preprocess.invert(
-            probs,
+        labels = predict_labels(
+            predict_fn,
+            array,
             record,
-            reduce="argmax" if regions is None else "threshold",
+            layout(array.shape[:-1], **geometry),
+            channels=outputs,
             region_labels=region_labels,
             activate=activate,
+            check=functools.partial(check_finite, volume=volume),
+            memory=memory,
+            name=volume.path,
+            **calls,
         )
+        del array
     if clean is not None:
         labels = clean(labels, spacing=volume.spacing).astype(np.int16, copy=False)
     return Prediction(labels, probabilities)
@@ -179,7 +183,7 @@ def write_prediction(
     beside = path.with_name(readers.output_name(path, probabilities=True))
     numbers = {name: path.with_name(readers.output_name(path, numbers=name)) for name in prediction.maps}
     wanted = [path, *([] if prediction.probabilities is None else [beside]), *numbers.values()]
-    _refuse_existing(wanted, overwrite)
+    refuse_existing(wanted, overwrite)
     writers.write(path, label_map(prediction.labels, label_values), volume, overwrite=overwrite)
     if prediction.probabilities is not None:
         writers.write(beside, prediction.probabilities, volume, overwrite=overwrite)
@@ -223,6 +227,7 @@ def predict_folder(
     progress: Callable[[int, int, str], None] | None = None,
     write: Callable[[Case, Any, Volume, pathlib.Path], str] | None = None,
     suffix: str | None = None,
+    outputs: Callable[[Case], Sequence[str]] | None = None,
 ) -> list[tuple[str, str]]:
     """Predicts every case and writes one file each; a case that fails is reported at the end and stops no other.
 
@@ -236,6 +241,7 @@ def predict_folder(
       progress: called as `progress(done, total, name)` after each case.
       write: `(case, prediction, volume, path) -> path written`; None: `write_prediction`.
       suffix: of the files, such as ".png"; None: the input's.
+      outputs: gives the names of all files of a case, where `write` writes several; it is given the path of the first.
 
     Returns:
       `(case name, path of the label map)` in the order of `cases`.
@@ -247,7 +253,12 @@ def predict_folder(
     if not cases:
         raise UserError("There is nothing to predict: no input file was found.")
     output = pathlib.Path(output)
-    paths = [output / (output_file(case) if suffix is None else f"{case.name}{suffix}") for case in cases]
+    if outputs is None:
+
+        def outputs(case: Case) -> Sequence[str]:
+            return [output_file(case) if suffix is None else f"{case.name}{suffix}"]
+
+    paths = [[output / name for name in outputs(case)] for case in cases]
     if write is None:
 
         def write(case: Case, prediction: Prediction, volume: Volume, path: pathlib.Path) -> str:
@@ -259,7 +270,8 @@ def predict_folder(
         try:
             volume = read(case)
             prediction = predict_case_fn(volume)
-            written.append((case.name, write(case, prediction, volume, path)))
+            written.append((case.name, write(case, prediction, volume, path[0])))
+            del volume, prediction  # before the next case is read
         except (UserError, OSError) as error:
             problems.append(f"{case.name}: {error}")
         if progress is not None:
@@ -272,11 +284,11 @@ def predict_folder(
     return written
 
 
-def _check_outputs(cases: Sequence[Case], paths: Sequence[pathlib.Path], overwrite: bool) -> None:
+def _check_outputs(cases: Sequence[Case], paths: Sequence[Sequence[pathlib.Path]], overwrite: bool) -> None:
     """Refuses outputs that would replace an input, each other, or files that exist."""
     inputs = {pathlib.Path(image).resolve() for case in cases for image in case.images}
     taken: dict[pathlib.Path, str] = {}
-    for case, path in zip(cases, paths):
+    for case, path in ((case, path) for case, several in zip(cases, paths) for path in several):
         if path.resolve() in inputs:
             raise UserError(
                 f"The prediction of {case.name} would replace the input {path}; choose another output folder."
@@ -284,11 +296,11 @@ def _check_outputs(cases: Sequence[Case], paths: Sequence[pathlib.Path], overwri
         if path in taken:
             raise UserError(f"{case.name} and {taken[path]} would both be written to {path}; rename one of the inputs.")
         taken[path] = case.name
-    _refuse_existing(paths, overwrite)
+    refuse_existing([path for several in paths for path in several], overwrite)
 
 
-def _refuse_existing(paths: Sequence[pathlib.Path], overwrite: bool) -> None:
-    """One sentence for all files that are there already."""
+def refuse_existing(paths: Sequence[pathlib.Path], overwrite: bool) -> None:
+    """Raises a UserError, one for all files, where some are there already and may not be replaced."""
     existing = [] if overwrite else [str(path) for path in paths if path.exists()]
     if existing:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""

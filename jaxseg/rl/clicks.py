@@ -23,18 +23,21 @@ class Click(NamedTuple):
     made: Bool[Array, ""]
 
 
-def worst(planes: Float[Array, "*S P"], true: Float[Array, "*S P"], seen: Float[Array, "*S 1"]) -> Click:
+def worst(
+    planes: Float[Array, "*S P"], true: Float[Array, "*S P"], seen: Float[Array, "*S 1"], hints: Float[Array, "*S H"]
+) -> Click:
     """Returns a click on the pixel that lies deepest inside any region where a plane's mask is wrong.
 
     Missed and added regions are apart: where they touch, their border is one. The depth is the distance to the nearest
-    pixel that is right, or wrong the other way, or beyond the image; of equal ones the first counts.
+    pixel that is right, or wrong the other way, or beyond the image; of equal ones the first counts. A pixel that was
+    clicked before (its hint is 1) is not clicked again, which would say nothing new.
 
     Source: Sofiiuk et al. 2022 (RITM), section 3.3, who take the deepest pixel of the largest such region.
     """
     mask, truth, counts = planes > 0.5, true > 0.5, seen > 0.5
     missed, added = truth & ~mask & counts, ~truth & mask & counts
     wrong = jnp.moveaxis(jnp.concatenate([missed, added], axis=-1), -1, 0)
-    depth = jax.vmap(_depth)(wrong)
+    depth = jax.vmap(_depth)(wrong) * (hints < 1.0).all(-1)
     deepest = jnp.argmax(depth)
     _, *place = jnp.unravel_index(deepest, depth.shape)
     return Click(jnp.stack(place).astype(jnp.int32), truth[tuple(place)], depth.reshape(-1)[deepest] > 0)

@@ -152,7 +152,8 @@ def click(state: State, *, world: World) -> State:
         return state
 
     def due() -> Float[Array, "*S H"]:
-        return clicks.add(state.hints, clicks.worst(state.planes, state.true, state.seen), scale=world.click_scale)
+        found = clicks.worst(state.planes, state.true, state.seen, state.hints)
+        return clicks.add(state.hints, found, scale=world.click_scale)
 
     return state._replace(hints=jax.lax.cond(state.time % every(world) == 0, due, lambda: state.hints))
 

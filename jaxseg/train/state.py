@@ -53,6 +53,11 @@ def create(
     )
 
 
+def parameter_counts(state: State) -> dict[str, int]:
+    """Returns how many parameters each group has."""
+    return {group: sum(leaf.size for leaf in jax.tree.leaves(tree)) for group, tree in state.params.items()}
+
+
 def stack(members: Sequence[State]) -> State:
     """Returns states of one shape as one, along a new first axis of every array."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxseg.cli import agents, build
+from jaxseg.cli import agents, build, clicks
 from jaxseg.config import base_config
+from jaxseg.data import readers
 from jaxseg.typing import UserError
 
 CONFIG = """
@@ -92,6 +93,50 @@ def test_predict_starts_from_given_masks(place, refined, tmp_path):
     (tmp_path / "empty" / "p3.png").unlink()
     done = clinic.launch(*command, "--output", tmp_path / "other", "--initial", tmp_path / "empty")
     assert done.returncode == 2 and "has no mask for 1 of 6 images: p3" in done.stderr
+
+
+def test_clicks_from_a_file_change_their_own_image_alone(place, refined, tmp_path):
+    command = ["--mode", "predict", "--workdir", place / "refinement", "--input", place / "data" / "images"]
+    command += ["--initial", place / "data" / "masks", "--set", "predict.probabilities=True"]
+    (tmp_path / "clicks.csv").write_text("case,y,x,class\np3,8,12,background\np3,2,3,blob\n")
+    for name, further in (("without", ()), ("with", ("--clicks", tmp_path / "clicks.csv"))):
+        done = clinic.launch(*command, "--output", tmp_path / name, *further)
+        assert done.returncode == 0, done.stderr
+    before, after = (
+        [readers.read(tmp_path / name / f"p{n}_probabilities.tif").data for n in (2, 3)] for name in ("without", "with")
+    )
+    np.testing.assert_array_equal(before[0], after[0])
+    assert np.abs(before[1] - after[1]).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("case,y,class\np3,1,blob\n", "should have the columns case, y, x, class; x is missing"),
+        ("case,y,x,class\np3,1,2,lung\n", "line 2: the class should be one of background, blob, got 'lung'"),
+        ("case,y,x,class\np3,1,2.5,blob\n", "should be whole numbers of voxels, got y='1', x='2.5'"),
+        ("case,y,x,class\np9,1,2,blob\n", "names 'p9', which is none of the 6 images"),
+        ("case,y,x,class\np3,1,24,blob\n", "p3 has a click at (1, 24), but the image has the shape (16, 24)"),
+    ],
+)
+def test_a_wrong_table_of_clicks_is_one_sentence(place, refined, tmp_path, rows, sentence):
+    (tmp_path / "clicks.csv").write_text(rows)
+    done = clinic.launch(
+        "--mode", "predict", "--workdir", place / "refinement", "--input", place / "data" / "images", "--output",
+        tmp_path / "out", "--initial", place / "data" / "masks", "--clicks", tmp_path / "clicks.csv",
+    )  # fmt: skip
+    assert done.returncode == 2 and sentence in done.stderr
+
+
+def test_clicks_need_masks_and_agents_that_know_them(place, refined, tmp_path):
+    (tmp_path / "clicks.csv").write_text("case,y,x,class\n")
+    command = ["--mode", "predict", "--workdir", place / "refinement", "--input", place / "data" / "images"]
+    done = clinic.launch(*command, "--output", tmp_path / "out", "--clicks", tmp_path / "clicks.csv")
+    assert done.returncode == 2 and "--clicks needs --initial" in done.stderr
+    config = base_config()
+    config.task = "operators"
+    with pytest.raises(UserError, match=r"train them with rl\.clicks above 0"):
+        clicks.hints("any.csv", config, None, [])
 
 
 def test_an_agent_over_operators_does_the_whole_job(place):

@@ -49,6 +49,9 @@ def test_every_case_is_held_out_once(trained):
     assert (folder / "report.html").exists() and not (folder / "fold_0" / "prepared").exists()
     stores = {json.loads((folder / f"fold_{n}" / "config.json").read_text())["store"] for n in range(3)}
     assert stores == {str(folder / "prepared")}
+    card = (folder / "model_card.md").read_text()
+    assert "6 cases, each by the networks that had not been trained on it" in card
+    assert "in each of 3 networks" in card and "Cases: 6 cases; in turn each was held out" in card
 
 
 def test_post_processing_is_chosen_on_all_cases(root, trained, tmp_path):

@@ -59,6 +59,21 @@ def test_run_leaves_every_promised_file(workdir):
     assert "data:image/" in page and all(case in page for case in held_out)
 
 
+def test_run_leaves_a_model_card(root, workdir):
+    card = (workdir / "model_card.md").read_text()
+    assert "Trained on: 4 cases" in card and "Of 2 cases that were held out" in card
+    assert "Classes: background (0), shell (1), core (2)" in card
+    # case_00 to case_05 are written with x, y, z of 14 to 15, 20, 16 to 18 voxels of 1.5, 1 and 1.2 mm
+    assert "Spacing in training: 1.2 x 1 x 1.5 mm in every image" in card
+    assert "shell: in 4 of 4 training cases" in card and str(root) not in card and "case_0" not in card
+    parameters = json.loads((workdir / "config.json").read_text())["parameters"]["model"]
+    assert parameters > 1000 and f"Parameters: {parameters:,}" in card
+    (workdir / "model_card.md").write_text(card + "\nOurs.\n")
+    done = clinic.launch("--mode=report", f"--workdir={workdir}")
+    assert done.returncode == 0 and f"card      {workdir / 'model_card.md'}" in done.stdout, done.stderr
+    assert (workdir / "model_card.md").read_text() == card + "\nOurs.\n"
+
+
 def test_predict_keeps_the_geometry(root, workdir, tmp_path):
     inputs = tmp_path / "scans"
     inputs.mkdir()

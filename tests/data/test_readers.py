@@ -127,8 +127,8 @@ def test_missing_folder_and_unknown(tmp_path):
     refused(tmp_path / "no.nii", "no such file")
     (tmp_path / "folder.nii").mkdir()
     refused(tmp_path / "folder.nii", "is a folder")
-    (tmp_path / "scan.dcm").write_bytes(b"x")
-    refused(tmp_path / "scan.dcm", ".nii.gz")
+    (tmp_path / "scan.mha").write_bytes(b"x")
+    refused(tmp_path / "scan.mha", ".nii.gz")
 
 
 def test_labels(tmp_path):

@@ -90,17 +90,21 @@ def test_a_click_lies_deepest_in_what_is_wrong():
     true[1:6, 1:6] = 1.0  # missed: its middle is 3 deep
     planes = np.zeros_like(true)
     planes[7:9, 8:10] = 1.0  # added, and less deep
-    found = clicks.worst(jnp.asarray(planes), jnp.asarray(true), jnp.ones_like(true))
+    hints = jnp.zeros((9, 11, 2))
+    found = clicks.worst(jnp.asarray(planes), jnp.asarray(true), jnp.ones_like(true), hints)
     assert found.place.tolist() == [3, 3] and bool(found.inside[0]) and bool(found.made)
     hint = clicks.hint(found, (9, 11), scale=2.0)
     assert hint.shape == (9, 11, 2)
     assert float(hint[3, 3, 0]) == 1.0 and float(hint[..., 1].max()) == 0.0
     assert float(hint[3, 5, 0]) == pytest.approx(np.exp(-0.5))
+    hints = clicks.add(hints, found, scale=2.0)
+    again = clicks.worst(jnp.asarray(planes), jnp.asarray(true), jnp.ones_like(true), hints)
+    assert again.place.tolist() == [2, 2] and bool(again.made)  # the first of those that are 2 deep
 
 
 def test_where_nothing_is_wrong_nothing_is_clicked():
     true = jnp.ones((4, 4, 1))
-    found = clicks.worst(true, true, true)
+    found = clicks.worst(true, true, true, jnp.zeros((4, 4, 2)))
     assert not bool(found.made)
     assert float(clicks.hint(found, (4, 4), scale=2.0).max()) == 0.0
 
@@ -108,7 +112,7 @@ def test_where_nothing_is_wrong_nothing_is_clicked():
 def test_pixels_that_do_not_count_are_not_clicked():
     true, seen = np.ones((5, 5, 1), np.float32), np.ones((5, 5, 1), np.float32)
     seen[:, :3] = 0.0
-    found = clicks.worst(jnp.zeros((5, 5, 1)), jnp.asarray(true), jnp.asarray(seen))
+    found = clicks.worst(jnp.zeros((5, 5, 1)), jnp.asarray(true), jnp.asarray(seen), jnp.zeros((5, 5, 2)))
     assert found.place[1] >= 3
 
 

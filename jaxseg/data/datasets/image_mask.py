@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxseg.data import readers
-from jaxseg.data.datasets import layouts
+from jaxseg.data.datasets import dicom_cases, layouts
 from jaxseg.data.datasets.inputs import image_files
 from jaxseg.typing import Case, DataSet, UserError
 
 STEM = "{stem}"
 BETWEEN = ";"  # the folders or patterns of several channels
-OF_LABELS = ("roi", "label_values", "label_threshold", "classes", "ignore_value")  # options that say how to read labels
+OF_LABELS = ("roi", "label_values", "label_threshold", "classes", "ignore_value", "overlap")  # how to read labels
 
 
 def load(
@@ -30,6 +30,7 @@ def load(
     flip_pairs: Sequence[Sequence[str]] | None = None,
     ignore_value: int | None = None,
     affine_tolerance_mm: float = 0.1,
+    overlap: str | None = None,
 ) -> DataSet:
     """Lists images with the mask of the same stem, or images alone.
 
@@ -51,13 +52,14 @@ def load(
       flip_pairs: pairs of class names that a left-right flip exchanges; None finds them by "left" and "right".
       ignore_value: mask value of pixels that may not count.
       affine_tolerance_mm: how far image and label grids may lie apart.
+      overlap: where regions of a DICOM label overlap: "refuse" (also None) or "later", the class that comes later.
 
     Raises:
       UserError: nothing matches, an image has no mask or lacks a channel, one stem fits several files, or the label
         options or channel names do not fit.
     """
     root = layouts.folder(root, layout="image_mask")
-    given = dict(zip(OF_LABELS, (roi, label_values, label_threshold, classes, ignore_value), strict=True))
+    given = dict(zip(OF_LABELS, (roi, label_values, label_threshold, classes, ignore_value, overlap), strict=True))
     if labels is None:
         _refuse_options([name for name, value in given.items() if value is not None])
     cases = _pair(root, _by_channel(images, channels), labels, roi)
@@ -71,10 +73,13 @@ def load(
             label_threshold,
             classes,
             layout="image_mask",
-            first=lambda: readers.read_label(cases[0].label),
+            first=lambda: readers.read_label(cases[0].label, like=readers.read(cases[0].images[0])),
         )
         names = layouts.class_names(classes, len(values))
-        rule = layouts.LabelRule(values, names, len(channels), ignore_value, label_threshold, affine_tolerance_mm)
+        later = layouts.later_wins(overlap)
+        rule = layouts.LabelRule(
+            values, names, len(channels), ignore_value, label_threshold, affine_tolerance_mm, later
+        )
     return layouts.make(
         layouts.find_subjects(_numbered(cases), root, subjects), channels=channels, rule=rule, flip_pairs=flip_pairs
     )
@@ -109,9 +114,12 @@ def _list(root: pathlib.Path, place: str, *, role: str) -> dict[str, list[pathli
     if STEM in place or "*" in place:
         pieces = (glob.escape(text).replace("[*]", "*") for text in place.split(STEM))
         matches = [(root / f, _stem_of(f, place)) for f in glob.glob("*".join(pieces), root_dir=root, recursive=True)]
-        files = [(file, stem) for file, stem in sorted(matches) if file.is_file() and stem and readers.suffix(file)]
+        files = [(file, stem) for file, stem in sorted(matches) if stem and _holds_image(file)]
     elif (root / place).is_dir():
         files = [(file, readers.stem(file)) for file in image_files(root / place)]
+        found = dicom_cases.images(root / place).cases
+        found += () if role == "images" else dicom_cases.labels(root / place)
+        files += [(pathlib.Path(case.images[0]), case.name) for case in found]
     else:
         raise UserError(
             f"data.{role} should be a folder in {root} or a pattern with {STEM}, but {root / place} is no folder; "
@@ -125,6 +133,11 @@ def _list(root: pathlib.Path, place: str, *, role: str) -> dict[str, list[pathli
     for file, stem in files:
         by_stem.setdefault(stem, []).append(file)
     return by_stem
+
+
+def _holds_image(path: pathlib.Path) -> bool:
+    """Whether a path is a file that a reader knows, or holds DICOM."""
+    return bool(readers.kind(path))
 
 
 def _stem_of(file: str, pattern: str) -> str | None:

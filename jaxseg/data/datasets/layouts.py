@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int16, Integer
 from jaxseg import paths
 from jaxseg.data import readers, volume
 from jaxseg.data.datasets.inputs import check_names, read_case
+from jaxseg.data.dicom.labels import Choice
 from jaxseg.typing import IGNORE, Case, DataSet, Sample, UserError, Volume
 
 
@@ -28,6 +29,7 @@ class LabelRule(NamedTuple):
       ignore: the raw value of pixels that may not count, or None.
       threshold: None, or: values above it are class 1, the others class 0, and `values` is only what predict writes.
       tolerance_mm: how far image and label grids may lie apart.
+      later_wins: where regions of a DICOM label overlap, the class that comes later is taken; else they are refused.
     """
 
     values: tuple[int, ...]
@@ -36,6 +38,23 @@ class LabelRule(NamedTuple):
     ignore: int | None = None
     threshold: float | None = None
     tolerance_mm: float = 0.1
+    later_wins: bool = False
+
+
+def choice(rule: LabelRule) -> Choice:
+    """Returns which region of a DICOM label has which raw value."""
+    return Choice(tuple(zip(rule.classes[1:], rule.values[1:])), (*rule.values, 0)[0], rule.later_wins)
+
+
+def later_wins(overlap: str | None) -> bool:
+    """Reads the option `data.overlap`.
+
+    Raises:
+      UserError: it is neither "refuse" nor "later".
+    """
+    if overlap not in (None, "refuse", "later"):
+        raise UserError(f"data.overlap should be refuse or later (the class that comes later wins), got {overlap!r}.")
+    return overlap == "later"
 
 
 def unlabelled(channels: int) -> LabelRule:
@@ -82,8 +101,8 @@ def load_case(case: Case, *, rule: LabelRule) -> Sample:
         the image is NaN or constant.
     """
     image = read_case(case)
-    label = None if case.label is None else readers.read_label(case.label)
-    roi = None if case.roi is None else readers.read_label(case.roi)
+    label = None if case.label is None else readers.read_label(case.label, like=image, choice=choice(rule))
+    roi = None if case.roi is None else readers.read_label(case.roi, like=image)
     return finish(image, label, roi, rule=rule)
 
 
@@ -157,13 +176,19 @@ def digest_case(case: Case, *, rule: LabelRule) -> str:
         if path is None:
             continue
         total.update(role.encode())
+        if role == "label" and readers.kind(path) == ".dcm":  # its regions are found by name
+            total.update(repr(choice(rule)).encode())
         for file in _parts(paths.path(path)):
             total.update(_file_digest(file))
     return total.hexdigest()
 
 
 def _parts(path: paths.Path) -> list[paths.Path]:
-    """Returns the file, with its other half where it is one of a pair."""
+    """Returns the file, with its other half where it is one of a pair; of a DICOM series all files."""
+    if not path.is_file():
+        from jaxseg.data.readers import dicom
+
+        return list(dicom.files(path)) if readers.kind(path) == ".dcm" else [path]
     other = path.with_suffix({".hdr": ".img", ".img": ".hdr"}.get(path.suffix.lower(), path.suffix))
     return [path, other] if other != path and other.exists() else [path]
 

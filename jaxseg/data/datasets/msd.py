@@ -81,10 +81,15 @@ def _images(root: paths.Path, training: list[Any], path: paths.Path) -> list[Cas
     return _listed(root, entries, path, roles=("image",))
 
 
+def _is_there(path: paths.Path) -> bool:
+    """Whether a path is a file, or a folder of DICOM."""
+    return path.is_file() or (readers.is_there(path) and readers.kind(path) == ".dcm")
+
+
 def _listed(root: paths.Path, entries: list[dict], path: paths.Path, *, roles: Sequence[str]) -> list[Case]:
     entries = [entry for entry in entries if not pathlib.Path(entry["image"]).name.startswith("._")]  # macOS leftovers
     missing = [
-        f"{root / entry[role]} ({role})" for entry in entries for role in roles if not (root / entry[role]).is_file()
+        f"{root / entry[role]} ({role})" for entry in entries for role in roles if not _is_there(root / entry[role])
     ]
     layouts.refuse(missing, what=f"{path} lists {len(missing)} files that are not there")
     return [

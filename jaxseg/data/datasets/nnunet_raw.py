@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxseg import paths
+from jaxseg.data import readers
 from jaxseg.data.datasets import layouts
 from jaxseg.typing import Case, DataSet, UserError
+
+OF_DICOM = ".dcm"  # the file_ending of folders, archives and files of DICOM
 
 
 def load(
@@ -15,12 +18,15 @@ def load(
     subjects: str | None = None,
     flip_pairs: Sequence[Sequence[str]] | None = None,
     affine_tolerance_mm: float = 0.1,
+    overlap: str | None = None,
 ) -> DataSet:
     """Lists an nnU-Net raw folder (DatasetXXX_Name), by its dataset.json.
 
     `labels` maps names to integers; "ignore" marks voxels that may not count. Lists of integers are regions (sigmoid
     heads): the first id of each tuple in `DataSet.regions` is the one a prediction writes for that region
     (`regions_class_order`), and that class bears the region's name. A "dataset" entry with explicit paths is followed.
+    With the "file_ending" ".dcm" an image is a folder of DICOM CASE_0000, a zip archive CASE_0000.zip or a file
+    CASE_0000.dcm, and a label CASE.dcm (SEG or RTSTRUCT) or CASE with the ending of any other format.
     Without "labels" in dataset.json and without label files the data set is one of images alone.
 
     Args:
@@ -28,6 +34,7 @@ def load(
       subjects: a table with the columns case and subject; None takes root/subjects.csv where there is one.
       flip_pairs: pairs of class names that a left-right flip exchanges; None finds them by "left" and "right".
       affine_tolerance_mm: how far image and label grids may lie apart.
+      overlap: where regions of a DICOM label overlap: "refuse" (also None) or "later", the class that comes later.
 
     Raises:
       UserError: dataset.json is missing or incomplete, an image, channel or label is missing, or names are used twice.
@@ -39,7 +46,9 @@ def load(
     if labelled:
         order = content.get("regions_class_order")
         values, classes, ignore, regions = parse_labels(content.get("labels"), order, path)
-        rule = layouts.LabelRule(values, classes, len(channels), ignore, None, affine_tolerance_mm)
+        rule = layouts.LabelRule(
+            values, classes, len(channels), ignore, None, affine_tolerance_mm, layouts.later_wins(overlap)
+        )
     if "dataset" in content:
         cases = _listed(root, content["dataset"], len(channels), path, labelled=labelled)
     else:
@@ -114,13 +123,14 @@ def _found(root: paths.Path, ending: Any, channels: int, path: paths.Path, *, la
                 f"The data layout 'nnunet_raw' expects the folder {root / name}, but there is none; add it."
             )
     pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
-    files = {f.name: f for f in sorted((root / "imagesTr").iterdir()) if not f.name.startswith(".")}
+    files = {_plain_name(f, ending): f for f in sorted((root / "imagesTr").iterdir()) if not f.name.startswith(".")}
     found = {name: match for name in files if (match := pattern.fullmatch(name))}
     if not found:
         there = ", ".join(list(files)[:5]) or "nothing"
         raise UserError(f"{root / 'imagesTr'} should hold files named CASE_0000{ending}, but holds {there}.")
     names = sorted({match[1] for match in found.values()})
-    problems = _unpaired(root, ending, names) if labelled else []
+    labels = _labels(root / "labelsTr", ending) if labelled else {}
+    problems = _unpaired(labels, names) if labelled else []
     cases = []
     for name in names:
         expected = [f"{name}_{number:04d}{ending}" for number in range(channels)]
@@ -128,18 +138,31 @@ def _found(root: paths.Path, ending: Any, channels: int, path: paths.Path, *, la
         have = sum(match[1] == name for match in found.values())
         if have > channels:
             problems.append(f"{name} has {have} channel files, but {channels} channel name(s)")
-        images = tuple(str(root / "imagesTr" / file) for file in expected)
-        cases.append(Case(name, images, str(root / "labelsTr" / f"{name}{ending}") if labelled else None))
+        images = tuple(str(files.get(file, file)) for file in expected)
+        cases.append(Case(name, images, str(labels.get(name, "")) if labelled else None))
     layouts.refuse(problems, what=f"The files in {root} do not match its dataset.json")
     return cases
 
 
-def _unpaired(root: paths.Path, ending: str, names: list[str]) -> list[str]:
+def _plain_name(file: paths.Path, ending: str) -> str:
+    """Returns the name of a file; of DICOM a folder and a zip archive are named as a file would be."""
+    if ending != OF_DICOM or file.name.endswith(ending):
+        return file.name
+    return file.name.removesuffix(".zip") + ending if file.is_dir() or file.name.endswith(".zip") else file.name
+
+
+def _labels(folder: paths.Path, ending: str) -> dict[str, paths.Path]:
+    """Returns the label files by case; beside images of DICOM they may be of any format."""
+    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
+    if ending == OF_DICOM:
+        return {readers.stem(file): file for file in files if readers.suffix(file)}
+    return {file.name[: -len(ending)]: file for file in files if file.name.endswith(ending)}
+
+
+def _unpaired(labels: dict[str, paths.Path], names: list[str]) -> list[str]:
     """Tells the cases that have no label, and the labels of no case."""
-    labels = {f.name[: -len(ending)] for f in (root / "labelsTr").iterdir() if f.name.endswith(ending)}
-    labels = {name for name in labels if not name.startswith(".")}
     problems = [f"{name} has no label" for name in names if name not in labels]
-    return problems + [f"the label {name}{ending} has no image" for name in sorted(labels - set(names))]
+    return problems + [f"the label {labels[name].name} has no image" for name in sorted(labels.keys() - set(names))]
 
 
 def _listed(root: paths.Path, dataset: Any, channels: int, path: paths.Path, *, labelled: bool) -> list[Case]:
@@ -159,7 +182,10 @@ def _listed(root: paths.Path, dataset: Any, channels: int, path: paths.Path, *, 
         ) from error
     problems = [f"{case.name} lists {len(case.images)} images" for case in cases if len(case.images) != channels]
     problems += [
-        f"{f} is missing" for case in cases for f in (*case.images, case.label) if f and not paths.path(f).is_file()
+        f"{f} is missing"
+        for case in cases
+        for f in (*case.images, case.label)
+        if f and not paths.path(f).is_file() and not (readers.is_there(f) and readers.kind(f) == ".dcm")
     ]
     layouts.refuse(problems, what=f"The files listed in {path} ({channels} channels a case) do not match")
     return cases

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data import volume
+from jaxseg.data.dicom.series import Series
 from jaxseg.data.readers.nifti import UNITS, NiftiHeader
 from jaxseg.typing import UserError, Volume
 
@@ -20,6 +21,7 @@ MGH_TYPES = {"uint8": np.uint8, "int16": np.int16, "float32": np.float32}
 def save(path: pathlib.Path, data: np.ndarray, like: Volume, *, is_label: bool) -> None:
     """Writes `(z, y, x)` labels or `(z, y, x, C)` channels with the affine, codes and units of `like`'s file.
 
+    The mask of a DICOM series gets scanner coordinates in mm.
     Where the grid of `like` is not that of its file any more, the affine is that of the grid, and codes and units stay.
     Intensity scaling, intent, display range and extensions of the input are not copied: they describe its voxels.
 
@@ -52,6 +54,9 @@ def save(path: pathlib.Path, data: np.ndarray, like: Volume, *, is_label: bool) 
         image = type(image)(data, None, image.header)
     else:
         image.header.set_xyzt_units("mm")
+        if isinstance(like.header, Series):
+            _set_scanner(image.header, affine)
+            image = type(image)(data, None, image.header)
     image.to_filename(path)
 
 
@@ -68,6 +73,14 @@ def _stored(like: Volume) -> tuple[np.ndarray, NiftiHeader, bool]:
     if same_shape and np.allclose(unit @ header.affine, affine, rtol=0, atol=1e-5):
         return header.affine, header, True
     return np.linalg.inv(unit) @ affine, header, False
+
+
+def _set_scanner(fields: Any, affine: np.ndarray) -> None:
+    """Marks the affine as that of the scanner, as it is for DICOM; a qform cannot hold the shear of a tilted gantry."""
+    fields.set_sform(affine, code="scanner")
+    fields.set_qform(affine, code="scanner")
+    if not np.allclose(fields.get_qform(), affine, rtol=0, atol=1e-3):
+        fields["qform_code"] = 0
 
 
 def _set_codes(fields: Any, header: NiftiHeader, affine: np.ndarray) -> None:

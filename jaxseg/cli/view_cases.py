@@ -76,7 +76,7 @@ def _files(arguments: workdir.Arguments) -> Source:
     """Images, with label files where they are given: no run takes part."""
     if not arguments.inputs:
         raise UserError("--mode view needs --workdir, the folder of a finished run, or --input with images.")
-    cases: Sequence[Case] = inputs.list_inputs(arguments.inputs[0])
+    cases: Sequence[Case] = inputs.list_inputs(arguments.inputs[0], tell=print)
     if arguments.labels:
         cases = _with_labels(cases, arguments.labels)
 
@@ -84,17 +84,17 @@ def _files(arguments: workdir.Arguments) -> Source:
         image = inputs.read_case(case)
         if case.label is None:
             return viewer.Shown(image)
-        label = readers.read_label(case.label)
+        label = readers.read_label(case.label, like=image)
         volume.check_same_grid(image, label)
         return viewer.Shown(image, true=label.data)
 
     entries = [Entry(viewer.Listed(case.name), functools.partial(show, case)) for case in cases]
-    title = paths.path(arguments.inputs[0]).name
+    title = paths.path(arguments.inputs[0]).absolute().name
     return Source(sorted(entries, key=_place), title, (), labels="labels")
 
 
 def _with_labels(cases: Sequence[Case], labels: str) -> Sequence[Case]:
-    found = inputs.list_inputs(labels)
+    found = inputs.list_inputs(labels, labels=True)
     if len(cases) == len(found) == 1:  # two files named on the command line belong together whatever their names
         return [cases[0]._replace(label=found[0].images[0])]
     return inputs.with_labels(cases, found, place=f"--labels {labels}")
@@ -104,13 +104,13 @@ def _by_value(shown: viewer.Shown, labels: str) -> Made:
     """Makes a case whose classes are the values in its label file."""
     if shown.true is None:
         return viewer.case_files(shown, num_classes=1, labels=labels)
-    values = np.unique(shown.true)
-    own = bool(values[0] >= 0 and values[-1] <= _HIGHEST)
-    ids = shown.true if own else np.searchsorted(values, shown.true)
-    numbers = values.tolist() if own else range(len(values))
-    count = int(values[-1]) + 1 if own else len(values)
-    content, files = viewer.case_files(shown._replace(true=ids), num_classes=count, labels=labels)
+    values = np.setdiff1d(shown.true, 0)
+    own = not len(values) or bool(values[0] > 0 and values[-1] <= _HIGHEST)
+    ids = shown.true if own else np.where(shown.true == 0, 0, np.searchsorted(values, shown.true) + 1)
+    numbers = values.tolist() if own else range(1, len(values) + 1)
     names = {number: f"label {value}" for number, value in zip(numbers, values.tolist())}
+    count = max(names, default=0) + 1
+    content, files = viewer.case_files(shown._replace(true=ids), num_classes=count, labels=labels)
     table = viewer.class_table([names.get(number, "") for number in range(count)])
     return {**content, "classes": [row for row in table if row["name"]]}, files
 
@@ -125,7 +125,7 @@ def _run(arguments: workdir.Arguments) -> Source:
     shows = {
         case.name: functools.partial(_predicted, trained, load, case, _previous(before, case.name)) for case in cases
     }
-    return _source(arguments, trained, shows, rows)
+    return _listed(arguments, trained.known, shows, rows)
 
 
 def _previous(before: Mapping[str, Callable], name: str) -> dict[str, Any]:
@@ -151,10 +151,6 @@ def _all_folds(arguments: workdir.Arguments) -> Source:
     if not shows:
         raise UserError(f"{arguments.workdir} holds no trained fold; run --mode train with this --workdir first.")
     return _listed(arguments, known, shows, _rows(arguments.workdir))
-
-
-def _source(arguments, trained: inference.Trained, shows: Mapping[str, Callable], rows: Sequence[dict]) -> Source:
-    return _listed(arguments, trained.known, shows, rows)
 
 
 def _listed(
@@ -198,7 +194,8 @@ def _rows(folder: paths.Path) -> list[dict[str, Any]]:
 
 def _cases(arguments: workdir.Arguments, trained: inference.Trained) -> tuple[Sequence[Case], Callable[[Case], Sample]]:
     if arguments.inputs and not arguments.labels:
-        cases = inputs.list_inputs(arguments.inputs[0], channels=len(trained.known.channels))
+        channels, identify = len(trained.known.channels), trained.config.report.identify
+        cases = inputs.list_inputs(arguments.inputs[0], channels=channels, identify=identify, tell=print)
         return cases, lambda case: Sample(inputs.read_case(case), None)
     return evaluating.labelled_cases(arguments, trained)
 

@@ -123,14 +123,14 @@ def test_two_files_need_no_run_and_keep_their_label_values(root):
 
 
 def test_values_that_are_no_class_ids_are_named_all_the_same(tmp_path):
-    values = np.array([[0, 0, 70000, 9], [0, 9, 9, 0], [0, 0, 0, 0]], np.int32)
+    values = np.array([[0, 0, 70000, 9], [0, 9, -3, 0], [0, 0, 0, 0]], np.int32)
     for name, data in (("image", np.arange(12).reshape(3, 4).astype(np.int16)), ("mask", values)):
         nibabel.save(nibabel.Nifti1Image(data[..., None], np.eye(4)), tmp_path / f"{name}.nii.gz")
     given = arguments(inputs=(str(tmp_path / "image.nii.gz"),), labels=str(tmp_path / "mask.nii.gz"))
     source = view_cases.source(given)
     content, _ = source.make(source.cases[0])
     assert [(one["id"], one["name"]) for one in content["classes"]] == [
-        (1, "label 9"), (2, "label 70000"), (3, "not scored"),
+        (1, "label -3"), (2, "label 9"), (3, "label 70000"), (4, "not scored"),
     ]  # fmt: skip
 
 

@@ -21,7 +21,6 @@ from jaxseg.viz import viewer
 
 CLASSES = ("background", "grey matter", "white matter")
 CUTS = (95.0, 172.0)  # intensities between background, grey and white
-KEYS = ("f", "v", "v", "v", "v", "v")  # prediction as outlines too; the view of all planes and 3D
 OPTIONS = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox")
 
 
@@ -58,8 +57,7 @@ def main(target: str) -> None:
         tab.set_default_timeout(600_000)  # without a graphics card a 3D view takes its time
         tab.goto((pathlib.Path(folder) / "viewer" / "index.html").as_uri())
         tab.locator("#message:empty").wait_for(state="attached")
-        for key in KEYS:
-            tab.keyboard.press(key)
+        tab.get_by_role("button", name="all", exact=True).click()
         picture = Image.open(io.BytesIO(tab.screenshot()))
         browser.close()
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)

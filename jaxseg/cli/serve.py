@@ -45,6 +45,11 @@ class _Server(http.server.ThreadingHTTPServer):
     table: Table
     prefix: str
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that leaves before it has everything is no fault."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
 
 def start(table: Table, *, port: int = 0) -> tuple[_Server, str]:
     """Opens the port and returns the server, which serves from `serve_forever` on, and the address to open.

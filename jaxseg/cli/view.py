@@ -51,24 +51,28 @@ def _write(arguments: workdir.Arguments, source: view_cases.Source) -> None:
     folder = pathlib.Path(arguments.output)
     made = (functools.partial(source.make, case) for case in source.cases)
     size = viewer.write_folder(folder, _listed(source, embedded=True), made, overwrite=arguments.overwrite)
-    print(f"{len(source.cases)} cases, {size / 1e6:.1f} MB; open {folder / 'index.html'}")
+    print(f"{_count(source)}, {size / 1e6:.1f} MB; open {folder / 'index.html'}")
     beside = paths.path(folder.absolute().parent)
     if folder.name == VIEWER and (beside / REPORT).is_file():
         report(arguments._replace(workdir=beside))  # which links to it
 
 
 def _serve(arguments: workdir.Arguments, source: view_cases.Source) -> None:
-    with tempfile.TemporaryDirectory(prefix="jaxseg-view-") as folder:
+    with tempfile.TemporaryDirectory(prefix="jaxseg-view-", ignore_cleanup_errors=True) as folder:
         server, address = serve.start(_table(source, pathlib.Path(folder)), port=arguments.port)
         before = signal.signal(signal.SIGTERM, _interrupt)  # so that the files go then, too
         try:
-            print(f"{len(source.cases)} cases at {address}\nCtrl-C ends it", flush=True)
+            print(f"{_count(source)} at {address}\nCtrl-C ends it", flush=True)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             print("\nthe viewer has ended")
         finally:
             signal.signal(signal.SIGTERM, before)
             server.server_close()
+
+
+def _count(source: view_cases.Source) -> str:
+    return "1 case" if len(source.cases) == 1 else f"{len(source.cases)} cases"
 
 
 def _interrupt(*_: Any) -> None:

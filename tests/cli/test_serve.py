@@ -1,7 +1,6 @@
 """The server of the viewer: what it sends, to whom, and all that it refuses."""
 
 import http.client
-import pathlib
 import socket
 import threading
 
@@ -131,10 +130,3 @@ def test_every_start_has_another_address():
     finally:
         first[0].server_close()
         second[0].server_close()
-
-
-def test_nothing_of_the_disk_is_read_but_through_the_table():
-    assert (
-        "open(" not in pathlib.Path(serve.__file__).read_text()
-        and "read_bytes" not in pathlib.Path(serve.__file__).read_text()
-    )

@@ -13,6 +13,7 @@ from jaxseg.cli import serve, view, view_cases
 from jaxseg.data.volume import identity_affine
 from jaxseg.typing import Volume
 from jaxseg.viz import viewer
+from jaxseg.viz.planes import focus_slices
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # WebGL 2 in software: what runs here needs no graphics card.
@@ -33,7 +34,7 @@ def cube():
     image = (60 * (true > 0) + rng.normal(60, 8, true.shape)).astype(np.float32)[..., None]
     pred = np.roll(true, 3, axis=2)
     heat = np.abs(pred - true).clip(0, 1).astype(np.float32)
-    affine = np.array([[0, 0, 1.0, 0], [0, 1.5, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]])
+    affine = np.array([[0, 0, -1.0, 27], [0, 1.5, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]])  # x runs to the left
     return viewer.Shown(Volume(image, (2.0, 1.5, 1.0), affine), true, pred, heat)
 
 
@@ -132,7 +133,11 @@ def test_a_volume_is_drawn_and_keys_change_what_is_seen(served):
     assert differ(page.press("u", "d").picture(), first) > 100
     page.press("d")
     before = page.text("#location")
-    assert "truth" in before and "mm (R, A, S)" in before
+    case = cube()
+    place = focus_slices(case.true.shape, true=case.true, pred=case.pred, focus="error")
+    named = ["none", "shell", "core"]
+    assert "mm (R, A, S)" in before and f"uncertainty {case.uncertainty[place]:.3g}" in before.replace("1.00", "1")
+    assert f"truth {named[case.true[place]]}" in before and f"prediction {named[case.pred[place]]}" in before
     page.press("ArrowUp")
     assert page.text("#location") != before
     page.press("r")
@@ -154,7 +159,7 @@ def test_the_next_case_is_a_flat_image_with_boxes(served):
     page.press("j")
     assert page.text("#case") == "second" and "core" in page.text("#classes")
     assert "prediction: 1" in page.text("#objects")
-    first = page.picture()
+    first = page.press("t", "p", "t", "p").picture()  # of objects the outlines come back, not the filled classes
     plain = page.press("b", "t", "p").picture()
     assert differ(first, plain) > 200
     assert (plain.max(axis=-1) - plain.min(axis=-1)).max() < 8  # grey, and nothing over it

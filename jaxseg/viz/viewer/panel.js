@@ -174,8 +174,8 @@ jaxseg.panel = (manifest, act) => {
 
   const located = (found) => {
     if (!found) return void (at("location").textContent = "");
-    const parts = [`voxel ${found.voxel.join(", ")}`];
-    if (found.mm) parts.push(`${found.mm.map((value) => value.toFixed(1)).join(", ")} mm (R, A, S)`);
+    const parts = [found.mm ? `${found.mm.map((value) => value.toFixed(1)).join(", ")} mm (R, A, S)`
+      : `pixel ${found.pixel.join(", ")}`];
     for (const { layer, value } of found.values) {
       if (layer.kind === "errors") continue;
       const text = layer.kind === "labels" ? className(value)

@@ -188,7 +188,7 @@ jaxseg.pictureStage = (holder, tell) => {
       value: about.encoding === "rgb8" ? Array.from(values.slice(4 * i, 4 * i + 3))
         : about.kind === "heat" && about.encoding === "grey8" ? values[i] / 255 : values[i],
     }));
-    tell.located({ voxel: [x, y], values });
+    tell.located({ pixel: [x, y], values });
   };
 
   canvas.addEventListener("wheel", (event) => {

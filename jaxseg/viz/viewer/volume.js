@@ -32,15 +32,15 @@ jaxseg.volumeStage = (holder, tell) => {
 
   const located = () => {
     if (!shown) return;
-    const place = viewer.frac2vox(viewer.scene.crosshairPos);
     const mm = Array.from(viewer.frac2mm(viewer.scene.crosshairPos)).slice(0, 3);
     const values = shown.layers.map(({ about, image, ids }) => {
-      const [x, y, z] = image.mm2vox(mm);
-      const [nx, ny] = [image.hdr.dims[1], image.hdr.dims[2]];
-      const value = ids ? ids[x + nx * (y + ny * z)] : image.getValue(x, y, z);
+      const drawn = image.img;
+      if (ids) image.img = ids; // what is drawn may be an outline
+      const value = image.getValue(...image.mm2vox(mm));
+      image.img = drawn;
       return { layer: about, value };
     });
-    tell.located({ voxel: Array.from(place), mm, values });
+    tell.located({ mm, values });
   };
 
   const open = async (about, read) => {

@@ -74,7 +74,10 @@
       start(about.key, { visible: !(about.name in objects), opacity: first ? 0.9 : 0.45, outline: first, tint: 0 });
     });
     if (labels.length > 1) start("errors", { visible: false, opacity: 0.75, outline: false });
-    else delete state.layers.errors;
+    else {
+      if (state.layers.errors && state.layers.errors.visible) aside(false);
+      delete state.layers.errors;
+    }
     if (content.layers.some((about) => about.kind === "heat"))
       start("uncertainty", { visible: false, opacity: 0.85 });
     for (const name of Object.keys(objects))

@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import types
 import urllib.error
 import urllib.request
 
@@ -14,9 +15,14 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
+from scenes import objects, square
 
-from jaxseg.cli import view_cases, workdir
-from jaxseg.typing import UserError
+from jaxseg.cli import inference, view_cases, workdir
+from jaxseg.config import base_config
+from jaxseg.data import instances as object_maps
+from jaxseg.data.volume import identity_affine
+from jaxseg.typing import Case, Sample, UserError, Volume
+from jaxseg.viz import viewer
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +153,26 @@ def test_flat_pictures_are_shown_with_their_masks(tmp_path):
     content, files = source.make(source.cases[1])
     assert content["ndim"] == 2 and [file.name for file in files] == ["0.png", "1.png"]
     assert content["classes"][0]["name"] == "label 255"
+
+
+def test_objects_of_a_score_that_is_high_enough_come_with_their_classes(tmp_path):
+    shape = (20, 30)
+    masks = (square(2, 3, 4, 5, shape), square(10, 12, 6, 8, shape))
+    found = objects(*masks, labels=[1, 1], scores=[0.25, 0.75])
+    values, truth = object_maps.object_map([((2, 3), np.ones((4, 5), bool))], shape=shape, classes=[1])
+    image = Volume(np.zeros((*shape, 1), np.float32), (1.0, 1.0), identity_affine(2))
+    config = base_config()
+    config.task, config.predict.min_score = "instance", 0.5
+    known = types.SimpleNamespace(classes=("background", "nucleus"))
+    trained = inference.Trained(config, {}, known, (), 0, lambda volume: None, lambda volume: found)
+    sample = Sample(image, image._replace(data=values), truth)
+    shown = view_cases._predicted(trained, lambda case: sample, Case("one", ()), {})
+    content, _ = viewer.case_files(shown, num_classes=2)
+    assert {name: [one["box"] for one in given] for name, given in content["objects"].items()} == {
+        "truth": [[3, 2, 8, 6]], "prediction": [[12, 10, 20, 16]],
+    }  # fmt: skip
+    np.testing.assert_array_equal(shown.true, masks[0])
+    np.testing.assert_array_equal(shown.pred, masks[1])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
     python -m benchmarks.bounded_memory small   # with and without all probabilities in memory: the same labels
     python -m benchmarks.bounded_memory full    # 600 x 512 x 512 voxels of int16 within 8 GiB
+    python -m benchmarks.bounded_memory parts   # what NumPy holds on the way there and back, in bytes a voxel
     python -m benchmarks.bounded_memory small FOLDER    # keeps what it makes in a folder, and takes what is there
 
 The network has 4 and 8 features and one step of training behind it: what it finds means nothing, what is held does not
@@ -10,6 +11,7 @@ by `launch.py` in processes of their own; "peak" is the highest resident size th
 (`ru_maxrss`), "held" the sums of windows and the outputs on the file's grid, where all of them lie in memory at once.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -136,8 +139,49 @@ def measure(size: str, folder: pathlib.Path) -> None:
     print(f"{len(found)} label maps, all the same, of {len(np.unique(found[0]))} classes")
 
 
+def parts() -> None:
+    """Prints the highest number of bytes a voxel that NumPy holds at once (tracemalloc), beside what is given."""
+    from jaxseg.data import preprocess, readers, writers
+    from jaxseg.data.volume import identity_affine
+    from jaxseg.predict import Prediction, postprocess, write_prediction
+    from jaxseg.typing import Volume
+
+    data = np.zeros((100, 256, 256, 1), np.int16)
+    data[10:90, 20:200, 30:220], data[50] = 5, 7
+    volume = Volume(data, (1.0,) * 3, identity_affine(3), None, "ct.nii.gz")
+    labels = data[..., 0].copy()
+    statistics = ({"mean": 1.0, "std": 2.0, "p005": 0.0, "p995": 9.0},)
+    settings = {
+        kind: preprocess.Settings(normalize=(kind,), statistics=statistics, crop=False) for kind in ("ct", "zscore")
+    }
+    with tempfile.TemporaryDirectory() as name:
+        mask, image = pathlib.Path(name, "mask.nii.gz"), pathlib.Path(name, "ct.nii.gz")
+        works = {
+            "write an image": lambda: writers.write_image(image, volume),
+            "read an image": lambda: readers.read(image),
+            **{
+                f"normalise, {kind}": functools.partial(preprocess.forward, volume, rule)
+                for kind, rule in settings.items()
+            },
+            "write a mask": lambda: write_prediction(
+                Prediction(labels, None), volume, mask, label_values=range(CLASSES)
+            ),
+        }
+        for text in ("keep_largest", "remove_small(min_voxels=9)", "fill_holes", "smooth"):
+            works[text] = functools.partial(postprocess.from_string(text), labels)
+        for work, run in works.items():
+            tracemalloc.start()
+            run()
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            print(f"{work:28} {peak / labels.size:5.1f}", flush=True)
+
+
 def main() -> None:
     size, *place = sys.argv[1:] or ["small"]
+    if size == "parts":
+        parts()
+        return
     with tempfile.TemporaryDirectory() as name:
         measure(size, pathlib.Path(*place) if place else pathlib.Path(name))
 

@@ -9,8 +9,8 @@ polyps in colonoscopy (Kvasir-SEG), or with data=jsrt lung fields in radiographs
 
     python launch.py --config 'configs/rl_refine.py:data=jsrt,initial=threshold(above=False)' --config.data.root=DIR
 
-learner=supervised trains the same network in the same episodes by cross-entropy; clicks=5 lets a simulated annotator
-click on the worst error before every step.
+learner=supervised trains the same network in the same episodes by cross-entropy and Dice; clicks=5 lets a simulated
+annotator click on the worst error before every step.
 """
 
 from jaxseg.config import base_config, parse_arg

@@ -6,7 +6,7 @@ import inspect
 import numpy as np
 import pytest
 
-from benchmarks import alone, augmentation, compare, metrics, sliding_window, step, volumes
+from benchmarks import alone, augmentation, bounded_memory, compare, metrics, sliding_window, step, volumes
 
 ROWS = [
     *step.rows(step.TINY, {}),
@@ -60,3 +60,10 @@ def test_differences_are_told(tmp_path):
     assert compare.difference(paths[0], paths[0], 0.0) == "equal within 0"
     assert compare.difference(paths[0], paths[1], 1.0) == "25 % differ, by up to 2"
     assert compare.difference(paths[0], paths[2], 1.0).startswith("shapes")
+
+
+def test_what_all_outputs_of_a_scan_take():
+    # 1 x 3 x 4 voxels of the network's grid: 101 sums and a weight; 2 x 3 x 4 voxels of the file: 101 probabilities.
+    assert bounded_memory.held((2, 3, 4)) == pytest.approx(4 * (12 * 102 + 24 * 101) / 2**30)
+    scan = bounded_memory.scan((5, 6, 7))
+    assert scan.shape == (5, 6, 7) and scan.dtype == np.int16 and 100 < np.abs(scan).max() < 1000

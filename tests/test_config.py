@@ -88,10 +88,34 @@ def test_problems_of_prediction_are_told():
     validation.validate(config)
     config.data.axis_order, config.predict.flip_axes = (2, 0), (0, 3)
     config.predict.weight, config.predict.average = "triangle", "votes"
+    config.predict.memory_gib = -1.0
     with pytest.raises(UserError) as caught:
         validation.validate(config)
-    for field in ("data.axis_order", "predict.flip_axes", "predict.weight", "predict.average"):
+    for field in ("data.axis_order", "predict.flip_axes", "predict.weight", "predict.average", "predict.memory_gib"):
         assert field in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"predict.format": "seg"}, "predict.format must be same or some of nifti, dicom_seg, rtstruct"),
+        ({"predict.format": "same|nifti"}, "predict.format must be same or some of"),
+        ({"predict.format": "nifti,nifti"}, "predict.format must be same or some of"),
+        ({"predict.format": ""}, "predict.format must be same or some of"),
+        ({"task": "instance", "model.name": "mask_rcnn"}, "predict.format is of class maps; leave it at 'same'"),
+        ({"data.terms": "liver"}, "data.terms cannot be read: 'liver' should read class = SCHEME:VALUE:MEANING"),
+    ],
+)
+def test_problems_of_formats_and_terms_are_told(fields, message):
+    config = configs.base_config()
+    config.data.name, config.train.total_steps = "msd", 5
+    config.predict.format, config.data.terms = "dicom_seg | rtstruct", "liver = SCT:10200004:Liver"
+    validation.validate(config)
+    assert validation.formats(config.predict.format) == ("dicom_seg", "rtstruct")
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError) as caught:
+        validation.validate(config)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -75,13 +75,13 @@ PAIRS = flags.DEFINE_integer(
     "n", 0, "synthesize: how many images with labels to make; view: how many of the worst cases to show, 0 all."
 )
 PORT = flags.DEFINE_integer("port", 0, "view: the port on this computer; 0 takes a free one.")
-SETTABLE = ("predict", "evaluate", "synthesis", "report")  # belong to a command, not to the training that was
-ALSO_SETTABLE = ("data.terms",)  # single fields of other sections that do
+SETTABLE = ("predict", "evaluate", "synthesis", "report")  # of a command, not of the training that was
 SET = flags.DEFINE_multi_string(
     "set", [], "predict, evaluate, synthesize, view: such as predict.tta=True, in place of the stored value."
 )
 AVERAGE = flags.DEFINE_multi_string("average", [], "predict, evaluate, view: further workdirs (folds) to average with.")
 TARGET = flags.DEFINE_multi_string("target", [], "compile: cpu, or a TPU topology such as v5e:2x2; may be repeated.")
+ALSO_SETTABLE = ("data.terms",)  # by --set: single fields of other sections
 SOURCE = flags.DEFINE_string(
     "source", None, "convert: whose weights --input holds, such as torchvision:resnet18; nnunet: a folder."
 )

@@ -61,23 +61,24 @@ def predict_together(
     chosen = range(len(members)) if only is None else only
     parts: list[np.ndarray] = []
     total: Any = None
+    by_labels = rule.how in ("vote", "staple")
     for place in chosen:
-        by_labels = rule.how in ("vote", "staple")
         found = members[place](volume, keep_probabilities=not by_labels or observe is not None, **options)
-        probabilities = np.asarray(found.probabilities)
         if observe is not None:
-            observe(place, probabilities)
+            observe(place, np.asarray(found.probabilities))
+        if by_labels:
+            parts.append(np.asarray(found.labels))
+            continue
+        probabilities = np.asarray(found.probabilities)
         if rule.how == "learner":
             parts.append(probabilities)
-        elif by_labels:
-            parts.append(np.asarray(found.labels))
         else:
             if rule.how == "logits":
                 probabilities = ensemble.as_logits(probabilities, sigmoid=bool(known.regions))
             score = np.float32(rule.weights[place]) * probabilities
             total = score if total is None else total + score
     weights = [rule.weights[place] for place in chosen]
-    if rule.how in ("vote", "staple"):
+    if by_labels:
         labels, probabilities = _agreed(parts, rule.how, len(known.classes))
     else:
         if rule.how == "learner":

@@ -67,10 +67,10 @@ def forward(volume: Volume, settings: Settings) -> tuple[Float[np.ndarray, "*T C
         volume, crop=settings.crop, orientation=settings.orientation, axis_order=settings.axis_order
     )
     target = record["target_spacing"] = _target(record["spacing"], settings, volume.path)
-    normalized = _normalize(cropped, settings, volume.path)
-    record["new_shape"] = list(resample.new_shape(cropped.shape[:-1], record["spacing"], target))
+    shape = record["new_shape"] = list(resample.new_shape(cropped.shape[:-1], record["spacing"], target))
     orders = resample.axis_orders(record["spacing"], target, order=3)
-    return np.ascontiguousarray(resample.resize(normalized, record["new_shape"], orders)), record
+    # No name for what is normalised: it goes once its first axis is resampled.
+    return np.ascontiguousarray(resample.resize(_normalize(cropped, settings, volume.path), shape, orders)), record
 
 
 def place(
@@ -284,12 +284,12 @@ def _scales(data: np.ndarray, settings: Settings, path: str) -> _Scales:
                 f"{path or 'The image'}: channel {channel} is normalised as 'ct', which needs the statistics "
                 "of the data set; collect the fingerprint first or choose 'zscore'."
             )
-        lines.append(_line(data[..., channel].astype(np.float32), kind, statistics, mask))
+        lines.append(_line(data[..., channel], kind, statistics, mask))
     return _Scales(tuple(lines), mask)
 
 
 def _line(
-    image: Float[np.ndarray, "*S"],
+    image: np.ndarray,
     kind: str,
     statistics: Mapping[str, float] | None,
     mask: Bool[np.ndarray, "*S"] | None,
@@ -299,26 +299,27 @@ def _line(
         assert statistics is not None  # `_scales` has asked for them
         return float(statistics["mean"]), max(float(statistics["std"]), TINY)
     if kind in ("zscore", "zscore_mask"):
-        values = image if kind == "zscore" else image[mask]
+        values = (image if kind == "zscore" else image[mask]).astype(np.float32)
         if not values.size:
             return 0.0, 1.0
         return float(values.mean(dtype=np.float64)), max(float(values.std(dtype=np.float64)), TINY)
     if kind == "unit":
-        low, high = float(image.min()), float(image.max())
+        low, high = float(np.float32(image.min())), float(np.float32(image.max()))
         return low, max(high - low, TINY)
     return 0.0, 255.0 if kind == "rgb" else 1.0
 
 
 def _normalize(data: np.ndarray, settings: Settings, path: str) -> np.ndarray:
-    """Returns `(*S, C)` float32, each channel on its own scale."""
+    """Returns `(*S, C)` float32, each channel on its own scale; plane by plane, so that nothing else is as large."""
     lines, mask = _scales(data, settings, path)
     result = np.empty(data.shape, np.float32)
     for channel, (kind, (offset, scale)) in enumerate(zip(settings.normalize, lines)):
-        image = data[..., channel].astype(np.float32)
-        if kind == "ct":
-            statistics = (settings.statistics or ())[channel] or {}  # `_scales` has asked for them
-            image = np.clip(image, statistics["p005"], statistics["p995"])
-        result[..., channel] = (image - offset) / scale
+        for plane, target in zip(data[..., channel], result[..., channel]):
+            image = plane.astype(np.float32)
+            if kind == "ct":
+                statistics = (settings.statistics or ())[channel] or {}  # `_scales` has asked for them
+                image = np.clip(image, statistics["p005"], statistics["p995"])
+            target[...] = (image - offset) / scale
         if kind == "zscore_mask" and mask is not None:
             result[..., channel][~mask] = 0
     return result

@@ -91,8 +91,23 @@ def gather(array: np.ndarray, axis: int, rows: Taps) -> np.ndarray:
     return result
 
 
-def resize_axis(array: np.ndarray, axis: int, size: int, order: int) -> np.ndarray:
-    """Resizes one axis of a float32 array."""
+def resize_axis(array: np.ndarray, axis: int, size: int, order: int, *, limit: int = SLAB_BYTES) -> np.ndarray:
+    """Resizes one axis of a float32 array, in blocks of another one, so that temporaries stay near `limit` bytes."""
+    lines = (*array.shape[:axis], 0, *array.shape[axis + 1 :])
+    other = int(np.argmax(lines))
+    blocks = -(-array.nbytes // limit)
+    if blocks < 2 or size == array.shape[axis] or lines[other] < 2:
+        return _resize_lines(array, axis, size, order)
+    result = np.empty((*array.shape[:axis], size, *array.shape[axis + 1 :]), np.float32)
+    step = max(1, lines[other] // blocks)
+    for start in range(0, lines[other], step):
+        block = (slice(None),) * other + (slice(start, start + step),)
+        result[block] = _resize_lines(array[block], axis, size, order)
+    return result
+
+
+def _resize_lines(array: np.ndarray, axis: int, size: int, order: int) -> np.ndarray:
+    """Resizes one axis of a float32 array, all lines along it at once."""
     old = array.shape[axis]
     if order == 3 and size != old:
         padding = [(SPLINE_PADDING, SPLINE_PADDING) if i == axis else (0, 0) for i in range(array.ndim)]
@@ -121,12 +136,17 @@ def resize(array: np.ndarray, shape: Sequence[int], orders: Sequence[int]) -> np
         return array
     smooth = tuple(axis for axis, order in enumerate(orders) if order)
     limits = [array.min(smooth, keepdims=True), array.max(smooth, keepdims=True)] if 3 in orders else []
+    own = False  # whether the values may be clipped in place
     # Axes that shrink go first: less is left to do for the others.
     for axis in sorted(range(len(shape)), key=lambda axis: shape[axis] / array.shape[axis]):
-        array = resize_axis(array, axis, shape[axis], orders[axis])
+        resized = resize_axis(array, axis, shape[axis], orders[axis])
+        own = own or not np.may_share_memory(resized, array)
+        array = resized
         if orders[axis] == 0:
             limits = [resize_axis(limit, axis, shape[axis], 0) for limit in limits]
-    return np.clip(array, *limits) if limits else array
+    if not limits:
+        return array
+    return np.clip(array, *limits, out=array) if own else np.clip(array, *limits)
 
 
 def resize_labels(labels: np.ndarray, shape: Sequence[int], orders: Sequence[int]) -> np.ndarray:

@@ -18,6 +18,7 @@ from jaxseg.predict.planes import Layout, predict_planes
 from jaxseg.typing import PredictFn, UserError
 
 WINDOW_COPIES = 4  # of the outputs of a batch: one is added up, one under way, and what the network's last layers hold
+FLIP_COPIES = 2  # further ones: the sum of the flips, and one flipped back
 SLAB_COPIES = 4  # of a slab on its way through the axes of the resampling
 
 
@@ -42,6 +43,7 @@ def plan_blocks(
     channels: int,
     image_channels: int,
     batch_size: int = 1,
+    flips: int = 0,
     memory: int | None = None,
 ) -> Blocks:
     """Returns the fewest blocks with which a case fits into `memory`.
@@ -52,6 +54,7 @@ def plan_blocks(
       channels: K, outputs of the network.
       image_channels: C of the preprocessed image.
       batch_size: windows in one call.
+      flips: how many axes are flipped.
       memory: bytes on the host that may be taken beside the image as read; None: no bound.
 
     Returns:
@@ -59,11 +62,13 @@ def plan_blocks(
     """
     first_row = place.pads[1][0]
     starts = [max(start - first_row, 0) for start in place.starts[1]]
+    copies = WINDOW_COPIES + (FLIP_COPIES if flips else 0)
+    window = 4 * channels * copies * batch_size * int(np.prod(place.window, dtype=np.int64))
     plans = []
     for count in range(1, len(starts) + 1):
         cuts = [starts[len(starts) * index // count] for index in range(1, count)]
         rows = tuple(inverse.row_blocks(record, cuts))
-        plans.append(_plan(record, place, rows, channels, image_channels, batch_size))
+        plans.append(_plan(record, place, rows, channels, image_channels, window))
         if memory is None or plans[-1].bytes <= memory:
             return plans[-1]
     return min(plans, key=lambda plan: plan.bytes)
@@ -75,9 +80,9 @@ def _plan(
     rows: tuple[tuple[int, int], ...],
     channels: int,
     image_channels: int,
-    batch_size: int,
+    windows: int,
 ) -> Blocks:
-    """What these blocks take: the image, the sums of the largest block, windows under way, a slab, the class ids."""
+    """What these blocks take: the image, the sums of the largest block, windows on the way, a slab, the class ids."""
     grid, box = record["new_shape"], [stop - start for start, stop in record["box"]]
     read = max(stop - start for start, stop in (inverse.rows_read(record, block) for block in rows))
     plane = 4 * (channels + 1) * read * int(np.prod(grid[2:], dtype=np.int64))
@@ -85,7 +90,6 @@ def _plan(
     longest = max(stop - start for start, stop in rows)
     file_plane = 4 * channels * longest * int(np.prod(box[2:], dtype=np.int64))
     slab = SLAB_COPIES * max(file_plane, plane, SLAB_BYTES)
-    windows = 4 * channels * WINDOW_COPIES * batch_size * int(np.prod(place.window, dtype=np.int64))
     image = 4 * image_channels * int(np.prod(grid, dtype=np.int64))
     # int16 class ids, and once more where they are turned or become the file's own values.
     labels = 2 * 2 * int(np.prod(record["shape"], dtype=np.int64))
@@ -129,14 +133,20 @@ def predict_labels(
       ValueError: the network gives another number of outputs.
     """
     blocks = plan_blocks(
-        record, place, channels=channels, image_channels=image.shape[-1], batch_size=batch_size, memory=memory
+        record,
+        place,
+        channels=channels,
+        image_channels=image.shape[-1],
+        batch_size=batch_size,
+        flips=len(flip_axes),
+        memory=memory,
     )
-    if memory is not None and blocks.bytes > memory:
-        raise UserError(
-            f"{name or 'The image'} needs about {blocks.bytes / 2**30:.1f} GiB of memory for {channels} outputs and "
-            f"windows of {place.window}, but {max(memory, 0) / 2**30:.1f} GiB are left; raise predict.memory_gib or "
-            "free memory, or choose a smaller predict.window or predict.batch_size."
-        )
+    check_fits(
+        blocks.bytes,
+        memory,
+        f"{name or 'The image'} with {channels} outputs and windows of {place.window}",
+        "choose a smaller predict.window or predict.batch_size",
+    )
     outputs = functools.partial(
         predict_planes,
         predict_fn,
@@ -165,3 +175,18 @@ def predict_labels(
         region_labels=region_labels,
         activate=activate,
     )
+
+
+def probability_bytes(record: Mapping[str, Any], channels: int) -> int:
+    """Returns what all outputs of a case take: sums on the network's grid, and the values on the file's."""
+    grid, own = (int(np.prod(record[name], dtype=np.int64)) for name in ("new_shape", "shape"))
+    return 4 * ((channels + 1) * grid + channels * own)
+
+
+def check_fits(needed: int, memory: int | None, what: str, remedy: str) -> None:
+    """Raises a UserError where `what` needs more bytes than `memory`."""
+    if memory is not None and needed > memory:
+        raise UserError(
+            f"{what} needs about {needed / 2**30:.1f} GiB of memory, but {max(memory, 0) / 2**30:.1f} GiB are left; "
+            f"{remedy}, raise predict.memory_gib where there is more, or free some."
+        )

@@ -77,9 +77,9 @@ def write(case: Case, prediction: Prediction, volume: Volume, folder: pathlib.Pa
       UserError: a file exists and may not be overwritten, or a format does not fit the input.
     """
     same = tuple(outputs.formats) == SAME
-    wanted = OF_SERIES if same and isinstance(volume.header, Series) else outputs.formats
+    asked = OF_SERIES if same and isinstance(volume.header, Series) else outputs.formats
     # Objects first: where one cannot be made, the case leaves no file.
-    wanted = tuple(sorted(wanted, key=lambda name: name not in OBJECTS))
+    wanted = sorted(asked, key=lambda name: name not in OBJECTS)
     targets = {name: folder / _file_name(case, name) for name in wanted}
     numbers = {} if set(wanted) - set(OBJECTS) else _number_files(case, prediction, wanted, folder)
     _check([*targets.values(), *numbers.values()], volume, outputs.overwrite)

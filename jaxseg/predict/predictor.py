@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer
 
 from jaxseg.predict import postprocess as cleaning
 from jaxseg.predict.array import predict_array
-from jaxseg.predict.bounded import predict_labels
+from jaxseg.predict.bounded import check_fits, predict_labels, probability_bytes
 from jaxseg.predict.planes import layout
 from jaxseg.predict.sliding_window import Placement, Weight
 from jaxseg.typing import Case, PredictFn, UserError, Volume
@@ -98,6 +98,8 @@ def predict_case(
     calls: dict[str, Any] = {"batch_size": batch_size, "flip_axes": flip_axes, "flip_pairs": flip_pairs}
     probabilities = None
     if keep_probabilities:
+        what = f"Holding all probabilities of {volume.path or 'the image'} for {outputs} outputs"
+        check_fits(probability_bytes(record, outputs), memory, what, "leave predict.probabilities out")
         probs = predict_array(predict_fn, array, **geometry, **calls)
         del array
         if probs.shape[-1] != outputs:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxseg.data import readers
+from jaxseg.data.dicom.labels import Choice
 
 PATIENT = (b"Doe^Jane", b"MRN-4711")
 
@@ -57,9 +58,10 @@ def run(root):
 
 
 def texts(folder):
-    """Returns names and contents of all files under a folder."""
+    """Returns names of all files under a folder and contents of those that are no DICOM, which names its patient."""
     return b"\0".join(
-        str(file.relative_to(folder)).encode() + (file.read_bytes() if file.is_file() else b"")
+        str(file.relative_to(folder)).encode()
+        + (file.read_bytes() if file.is_file() and file.suffix != ".dcm" else b"")
         for file in folder.rglob("*")
     )
 
@@ -80,11 +82,15 @@ def test_predict_writes_masks_on_the_grid_of_each_series_named_by_folder(root, r
     done = clinic.launch("--mode=predict", f"--workdir={run}", f"--input={place}", f"--output={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     assert "02.dcm: is a localiser" in done.stdout
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["deep_er.nii.gz", "packed.nii.gz"]
+    written = {readers.stem(file) for file in (tmp_path / "out").iterdir()}
+    assert written == {"deep_er", "packed"} and (tmp_path / "out" / "deep_er.nii.gz").exists()
     image, mask = readers.read(place / "packed.zip"), readers.read_label(tmp_path / "out" / "packed.nii.gz")
     np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
     assert mask.data.shape == image.data.shape[:3]
     assert nibabel.load(tmp_path / "out" / "packed.nii.gz").header.get_xyzt_units()[0] == "mm"
+    classes = Choice((("shell", 1), ("core", 2)))
+    object_ = readers.read_label(tmp_path / "out" / "packed.dcm", like=image, choice=classes)
+    np.testing.assert_array_equal(object_.data, mask.data)  # the segmentation that predict wrote beside
     everything = texts(tmp_path / "out") + (done.stdout + done.stderr).encode()
     assert not any(word in everything for word in PATIENT)
 
@@ -95,7 +101,7 @@ def test_patients_are_named_when_report_identify_asks_for_it(root, run, tmp_path
         "--set=report.identify=True",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [file.name for file in tmp_path.iterdir()] == ["MRN-4711_Abdomen.nii.gz"]
+    assert {readers.stem(file) for file in tmp_path.iterdir()} == {"MRN-4711_Abdomen"}
 
 
 def test_evaluate_scores_a_folder_of_dicom_against_seg_and_nifti(root, run, tmp_path):
@@ -127,4 +133,4 @@ def test_a_gap_is_one_sentence_and_the_other_cases_are_written(root, run, tmp_pa
     next(file for file in (place / "gap").iterdir() if file.name == "27.dcm").unlink()
     done = clinic.launch("--mode=predict", f"--workdir={run}", f"--input={place}", f"--output={tmp_path / 'out'}")
     assert done.returncode == 2 and "lacks slices" in done.stderr and "Traceback" not in done.stderr
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["whole.nii.gz"]
+    assert {readers.stem(file) for file in (tmp_path / "out").iterdir()} == {"whole"}

@@ -47,9 +47,11 @@ def test_cases_are_named_by_folders_and_keys_not_by_patients(tmp_path):
 def test_a_folder_that_is_a_series_bears_its_own_name(tmp_path):
     folder = scan(tmp_path / "patient_7")
     assert listed(folder) == {"patient_7": str(folder)}
-    assert listed(folder / "02.dcm") == {"patient_7": str(folder)}  # one file stands for its series
+    made.series(folder / "deeper", made.ramp(4, 5, 3), name="third", SeriesNumber=9)
+    ((name, path),) = listed(folder / "02.dcm").items()  # one file stands for its series
+    assert name == "patient_7" and path.startswith(f"{folder}#s3-") and readers.read(path).data.shape == (*SHAPE, 1)
     made.series(folder, made.ramp(2, 5, 4), name="other", suffix="")
-    assert len(listed(folder)) == 2
+    assert len(listed(folder)) == 3
     (name,) = listed(folder / "02")
     assert len(inputs.read_case(inputs.list_inputs(folder / "02")[0]).data) == 2 and name.startswith("patient_7_s3-")
     assert len(listed(f"{folder}#{name.split('_')[-1]}")) == 1
@@ -82,6 +84,8 @@ def test_dicom_archives_and_other_formats_are_listed_together(tmp_path):
         for file in scan(tmp_path / "y", "more", SeriesNumber=8).iterdir():
             archive.write(file, f"y/{file.name}")
     two = listed(tmp_path / "in" / "z.zip")
+    (one,) = inputs.list_inputs(next(iter(two.values())))
+    assert one.name in two and one.images[0] in two.values()
     assert len(two) == 2 and all(name.startswith("z_s") and readers.read(path).data.shape for name, path in two.items())
 
 
@@ -126,6 +130,13 @@ def test_two_channels_of_dicom_in_folders_are_one_case(tmp_path):
         scan(tmp_path / f"a_{channel}", channel, seed=int(channel))
     (case,) = inputs.list_inputs(tmp_path, channels=2)
     assert case.name == "a" and inputs.read_case(case).data.shape == (*SHAPE, 2)
+
+
+def test_a_segmentation_as_an_input_is_refused_as_what_it_is(tmp_path):
+    made.segmentation(tmp_path / "seg.dcm", np.ones((1, 5, 4)), segments=[1], places=made.positions(1))
+    for place in (tmp_path, tmp_path / "seg.dcm"):
+        with pytest.raises(UserError, match=r"a segmentation \(SEG\), which can be a label but no image"):
+            inputs.list_inputs(place)
 
 
 def labelled(root):

@@ -91,6 +91,8 @@ def test_phases_with_echoes_are_parted_by_both(tmp_path):
     )
     found = stacks(folder)
     read = [readers.read(f"{folder}#{stack.key}").data[..., 0] for stack in found]
+    assert {stack.parted for stack in found} == {"EchoTime and TemporalPositionIdentifier"}
+    assert "told from others by EchoTime" in find.notes(found[0])[0]
     assert [int(data[0, 0, 0]) for data in read] == [int(array[n, 0, 0]) for n in (0, 4, 2, 6)]
 
 
@@ -119,7 +121,19 @@ def test_orientations_and_sizes_are_parted_always(tmp_path):
     made.series(tmp_path / "scan" / "c", made.ramp(2, 6, 4), SOPInstanceUID=("1.2.3", "1.2.4"))
     found = stacks(tmp_path / "scan")
     assert [len(stack.slices) for stack in found] == [3, 2, 2]
+    assert found[0].parted == "orientation and size"
     assert found[1].slices[0].orientation == coronal and found[0].slices[0].orientation == axial
+
+
+def test_a_series_of_single_views_is_a_localiser_whatever_it_says(tmp_path):
+    for number, view in enumerate((made.AXIAL, (1.0, 0, 0, 0, 0, -1), (0, 1.0, 0, 0, 0, -1))):
+        made.series(
+            tmp_path / "scout" / str(number), made.ramp(1, 5, 4), orientation=view, SOPInstanceUID=f"1.2.{number}"
+        )
+    found = find.find(tmp_path / "scout")
+    assert not found.stacks and "single slices in 3 orientations" in found.skipped[0].why
+    (tmp_path / "scout" / "2" / "02.dcm").unlink()
+    assert len(stacks(tmp_path / "scout")) == 2
 
 
 def test_frames_of_an_enhanced_object_are_parted_too(tmp_path):

@@ -107,6 +107,47 @@ def test_slabs_together_are_the_whole_and_stay_small(limit):
     )
 
 
+@pytest.mark.parametrize("cuts", [(1, 2, 3, 4), (3,), ()])
+@pytest.mark.parametrize("new, orders", [((12, 6, 15), (1, 1, 1)), ((3, 8, 9), (1, 0, 1)), ((2, 9, 7), (0, 1, 1))])
+def test_pieces_of_the_first_axis_give_the_same_bits_as_the_whole(new, orders, cuts):
+    probs = np.random.default_rng(4).random((5, 8, 7, 3)).astype(np.float32)
+    table = [resample.taps(old, size, order) for old, size, order in zip(probs.shape, new, orders)]
+    whole = probs
+    for axis, rows in enumerate(table):
+        whole = resample.gather(whole, axis, rows)
+    memory = np.empty_like(probs)
+
+    def pieces():
+        for start, stop in zip((0, *cuts), (*cuts, 5)):
+            piece = memory[: stop - start]  # used again for the next one
+            piece[...] = probs[start:stop]
+            yield start, piece
+
+    for limit in (1, 10**9):
+        result = np.full(whole.shape, np.nan, np.float32)
+        for start, stop, slab in resample.stream(pieces(), table, limit=limit):
+            assert np.isnan(result[start:stop]).all()
+            result[start:stop] = slab
+        np.testing.assert_array_equal(result, whole)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_blocks_of_lines_give_the_same_bits_as_all_lines_at_once(axis, order):
+    array = np.random.default_rng(6).normal(size=(9, 8, 7, 2)).astype(np.float32)
+    whole = resample.resize_axis(array, axis, 13, order)
+    for limit in (1, array.nbytes // 3):
+        np.testing.assert_array_equal(resample.resize_axis(array, axis, 13, order, limit=limit), whole)
+
+
+@pytest.mark.parametrize("new", [(1, 8, 7), (3, 8, 11)])
+def test_what_is_resized_is_left_as_it_is(new):
+    array = np.random.default_rng(7).normal(size=(3, 8, 7)).astype(np.float32)
+    before = array.copy()
+    resample.resize(array, new, (0, 3, 3))
+    np.testing.assert_array_equal(array, before)
+
+
 def test_same_shape_is_untouched():
     array = np.random.default_rng(5).normal(size=(4, 6, 5)).astype(np.float32)
     np.testing.assert_array_equal(resample.resize(array, (4, 6, 5), (3, 3, 3)), array)

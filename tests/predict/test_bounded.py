@@ -1,6 +1,7 @@
 """Class ids in bounded memory: bit by bit those of sums over the whole case, and no array of the size of a case."""
 
 import itertools
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,11 @@ from numpy.testing import assert_array_equal
 from jaxseg import predict
 from jaxseg.data import orientation, preprocess, resample
 from jaxseg.data.volume import identity_affine
-from jaxseg.predict.bounded import plan_blocks
+from jaxseg.predict import bounded
+from jaxseg.predict.bounded import plan_blocks, predict_labels
 from jaxseg.predict.planes import layout
 from jaxseg.predict.sliding_window import importance
-from jaxseg.typing import Volume
+from jaxseg.typing import UserError, Volume
 
 
 def volume_of(shape, spacing, *, seed=0, channels=1):
@@ -97,10 +99,13 @@ def made(case):
     return volume, preprocess.Settings(spacing=spacing, normalize=("none",), crop=True), options
 
 
-@pytest.mark.parametrize("outputs", [3, 40])
+MANY = {"resampled": 40, "flips": 40, "slices": 101}
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_labels_are_those_of_the_whole_case_however_many_blocks(name, outputs):
+def test_labels_are_those_of_the_whole_case_however_many_blocks(name):
     volume, settings, options = made(CASES[name])
+    outputs = MANY.get(name, 3)
     fn = network(outputs)
     expected = plain(fn, volume, settings, **options)
     assert len(np.unique(expected)) > 2
@@ -109,12 +114,90 @@ def test_labels_are_those_of_the_whole_case_however_many_blocks(name, outputs):
         assert_array_equal(found.labels, expected)
 
 
+def test_regions_are_painted_in_their_order_in_each_block():
+    volume, settings, options = made(CASES["resampled"])
+    fn, options["regions"] = network(3, sigmoid=True), ((1, 2, 3), (3, 2), (2,))
+    expected = plain(fn, volume, settings, **options)
+    assert set(np.unique(expected)) == {0, 1, 2, 3}
+    for memory in blocks_of(volume, settings, options, 3):
+        found = predict.predict_case(fn, volume, settings, num_classes=4, memory=memory, **options)
+        assert_array_equal(found.labels, expected)
+
+
+def test_logits_of_blocks_become_classes_on_the_grid_of_the_file():
+    volume, settings, options = made(CASES["anisotropic"])
+
+    raw = network(5)
+
+    def fn(image):
+        return jnp.log(raw(image))
+
+    expected = plain(fn, volume, settings, **options)
+    for memory in blocks_of(volume, settings, options, 5):
+        found = predict.predict_case(fn, volume, settings, num_classes=5, memory=memory, logits=True, **options)
+        assert_array_equal(found.labels, expected)
+
+
 def blocks_of(volume, settings, options, outputs):
-    """Memory for one block, for two and for as many as there can be."""
+    """Memory that is enough for all rows at once, and for as many blocks as there can be."""
     image, record = preprocess.forward(volume, settings)
     names = ("ndim", "window", "overlap")
     place = layout(image.shape[:-1], **{name: options[name] for name in names if name in options})
     sizes = dict(channels=outputs, image_channels=1, batch_size=options.get("batch_size", 1))
+    sizes["flips"] = len(options.get("flip_axes", ()))
     plans = [plan_blocks(record, place, **sizes), plan_blocks(record, place, memory=0, **sizes)]
     assert len(plans[0].rows) == 1 and (len(plans[1].rows) > 1 or len(place.starts[1]) == 1)
-    return [None, *(plan.bytes for plan in plans)]
+    return [plan.bytes for plan in plans]
+
+
+def peak_of(planes, *, outputs=30, rows=1):
+    """Bytes that NumPy takes at once for a case of so many planes, and the estimate; the image is there already."""
+    shape, window = (planes, 40, 36), (6, 10, 12)
+    record = {"shape": shape, "new_shape": shape, "axes": (0, 1, 2), "flips": (False,) * 3}
+    record |= {"spacing": (1.0,) * 3, "target_spacing": (1.0,) * 3, "box": [[0, size] for size in shape]}
+    image, place = np.zeros((*shape, 1), np.float32), layout(shape, ndim=3, window=window, overlap=0.2)
+    output = jnp.ones((1, *window, outputs)) / outputs
+    sizes = dict(channels=outputs, image_channels=1)
+    memory = None if rows == 1 else 0
+    plan = plan_blocks(record, place, memory=memory, **sizes)
+    tracemalloc.start()
+    predict_labels(lambda batch: output, image, record, place, channels=outputs, memory=plan.bytes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < plan.bytes
+    return peak, len(plan.rows)
+
+
+def test_memory_does_not_grow_with_planes_times_classes(monkeypatch):
+    monkeypatch.setattr(bounded, "SLAB_BYTES", 2**16)
+    plane = 40 * 36
+    (short, _), (long, _) = peak_of(20), peak_of(60)
+    # int16 class ids, and nothing else of the 30 float32 a voxel that all outputs would be.
+    assert long - short < 3 * 40 * plane
+    assert long < 0.3 * 60 * plane * 30 * 4
+
+
+def test_blocks_of_rows_take_less_at_once(monkeypatch):
+    monkeypatch.setattr(bounded, "SLAB_BYTES", 2**16)
+    (whole, one), (cut, several) = peak_of(20), peak_of(20, rows=0)
+    assert one == 1 and several == 5 and cut < 0.6 * whole
+
+
+def test_what_cannot_fit_is_told_before_anything_is_predicted():
+    volume, settings, options = made(CASES["3D"])
+
+    def never(image):
+        raise AssertionError("was asked")
+
+    with pytest.raises(
+        UserError, match=r"scan.nii.gz with 3 outputs .* needs about .* 0.0 GiB are left; choose .*predict.memory_gib"
+    ):
+        predict.predict_case(never, volume, settings, num_classes=3, memory=1000, **options)
+    with pytest.raises(UserError, match=r"all probabilities .* predict.probabilities"):
+        predict.predict_case(never, volume, settings, num_classes=3, memory=1000, keep_probabilities=True, **options)
+
+
+def test_another_number_of_outputs_is_a_fault():
+    volume, settings, options = made(CASES["2D"])
+    with pytest.raises(ValueError, match="should give 4 outputs, got 3"):
+        predict.predict_case(network(3), volume, settings, num_classes=4, **options)

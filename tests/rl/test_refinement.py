@@ -10,7 +10,7 @@ import scipy.ndimage
 
 from jaxseg import rl
 from jaxseg.rl import clicks, refine, returns
-from jaxseg.rl.refinement import sample, uniform
+from jaxseg.rl.refinement import dice_loss, sample, uniform
 from jaxseg.train import state as states
 from jaxseg.train.step import make_step
 from jaxseg.typing import IGNORE, UserError
@@ -207,6 +207,15 @@ def test_agents_learn_what_the_image_shows(learner):
     found = jax.jit(made.task.predict)(variables, batch["image"])
     assert float((found.argmax(-1) == batch["label"]).mean()) > 0.95
     assert figures["counts"].shape == (2, 2)
+
+
+def test_dice_loss_counts_seen_pixels_of_each_plane():
+    probabilities = jnp.asarray([[[[0.5, 1.0], [1.0, 0.0], [0.25, 1.0]]]])  # one step, one image, three pixels
+    true = jnp.asarray([[[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]]])
+    seen = jnp.asarray([[[1.0], [1.0], [0.0]]])
+    # planes: 2 * 1.5 of 1.5 + 2, and 2 * 1 of 1 + 2, each with one pixel more on either side
+    wanted = 1 - ((3 + 1) / (3.5 + 1) + (2 + 1) / (3 + 1)) / 2
+    assert float(dice_loss(probabilities, true, seen)) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_reward_map_without_a_critic_learns_too():

@@ -37,16 +37,15 @@ def images(place: pathlib.Path, *, identify: bool = False) -> Listed:
       UserError: FOLDER#SERIES names no stack.
     """
     where, key = dicom.split_path(place)
-    if where.is_dir() and not key:
-        parts = [_in_folder(where), *(_in_archive(file) for file in _archives(where))]
+    if where.is_dir():
+        parts = [_in_folder(where), *(_in_archive(file) for file in _archives(where) if not key)]
     elif where.name.lower().endswith(".zip"):
         parts = [_in_archive(where)]
-    elif key:
-        parts = [_in_folder(where) if where.is_dir() else _of_file(where)]
-        wanted = find.pick(find.find(where), key, place=where)
-        parts = [part._replace(stacks=[(n, p, s) for n, p, s in part.stacks if s.key == wanted.key]) for part in parts]
     else:
         parts = [_of_file(where)]
+    if key:
+        wanted = find.pick(find.find(where), key, place=where)
+        parts = [part._replace(stacks=[(n, p, s) for n, p, s in part.stacks if s.key == wanted.key]) for part in parts]
     stacks = [entry for part in parts for entry in part.stacks]
     if identify:
         stacks = _identified(stacks)
@@ -124,32 +123,34 @@ def _of_file(file: pathlib.Path) -> _Part:
 def _in_folder(folder: pathlib.Path, *, deep: bool = True) -> _Part:
     found = find.find(folder, deep=deep)
     by_series: dict[tuple, list[Stack]] = defaultdict(list)
-    files: Counter[str] = Counter()  # how many stacks a file has slices of
+    holds: Counter[pathlib.Path] = Counter()  # how many stacks a file or folder has slices of
     for stack in found.stacks:
         by_series[stack.slices[0].series].append(stack)
-        files.update({one.source for one in stack.slices})
+        holds.update(_holders({one.source for one in stack.slices}))
     places: list[tuple[pathlib.Path, Stack]] = []
     for stacks in by_series.values():
         shared = {one.source for stack in stacks for one in stack.slices}
         for stack in stacks:
             own = {one.source for one in stack.slices}
-            single = len(own) == 1 and files[next(iter(own))] == 1
+            single = len(own) == 1 and holds[pathlib.Path(next(iter(own)))] == 1
             places.append((_common(own if single else shared), stack))
     places.sort(key=lambda entry: (str(entry[0]), entry[1].key))
     named = Counter(place for place, _ in places)
-    return _Part([_entry(place, stack, folder, found, named[place] == 1) for place, stack in places], found)
+    result = []
+    for place, stack in places:
+        # its file or folder, with its key where that holds others too (or may, in folders that were not looked into)
+        clear = holds[place] == 1 and (deep or place.is_file())
+        name = _name(place, folder)
+        path = str(place) if clear else f"{place}{find.MARK}{stack.key}"
+        result.append((name if named[place] == 1 else f"{name}_{stack.key}", path, stack))
+    return _Part(result, found)
 
 
-def _entry(place: pathlib.Path, stack: Stack, root: pathlib.Path, found: Found, alone: bool) -> tuple[str, str, Stack]:
-    """Returns name and path of a stack: its file or folder, with its key where that holds others too."""
-    name = _name(place, root)
-    inside = [other for other in found.stacks if any(_within(one.source, place) for one in other.slices)]
-    path = str(place) if len(inside) == 1 else f"{place}{find.MARK}{stack.key}"
-    return (name if alone else f"{name}_{stack.key}"), path, stack
-
-
-def _within(source: str, place: pathlib.Path) -> bool:
-    return source == str(place) or place in pathlib.PurePath(source).parents
+def _holders(sources: Iterable[str]) -> set[pathlib.Path]:
+    """Returns files and all folders that they lie in."""
+    files = {pathlib.Path(source) for source in sources}
+    folders = {file.parent for file in files}
+    return files | folders | {parent for folder in folders for parent in folder.parents}
 
 
 def _common(sources: Iterable[str]) -> pathlib.Path:
@@ -190,7 +191,8 @@ def _left_out(part: _Part) -> list[str]:
     """Returns a sentence for each reason why files were left out."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for one in part.found.skipped:
-        if one.refers is None and "DICOMDIR" not in one.why:  # labels lie beside images without being amiss
+        # labels and directories lie beside images without being amiss
+        if not part.found.stacks or (one.refers is None and "DICOMDIR" not in one.why):
             by_reason[one.why].append(headers.shown(one.source, part.archive))
     result = []
     for why, names in by_reason.items():

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Integer
+
 from jaxseg.terms import Term
 
 NAME = "jaxseg"
@@ -37,6 +40,14 @@ def short(text: str, *, longest: int = 64) -> str:
     return " ".join(text.replace("\\", "/").split())[:longest]
 
 
-def found(description: Description, numbers: set[int]) -> tuple[Label, ...]:
-    """Returns the labels that occur; all of them where none does, so that an object can say what was looked for."""
+def found(description: Description, labels: Integer[np.ndarray, "D H W"]) -> tuple[Label, ...]:
+    """Returns the labels that occur among class ids; all where none does, so that an object can say what was looked
+    for.
+
+    Raises:
+      ValueError: a class id without a label.
+    """
+    numbers = set().union(*(np.unique(slab).tolist() for slab in labels)) - {0}
+    if unknown := numbers - {label.number for label in description.labels}:
+        raise ValueError(f"Class ids without a label: {sorted(unknown)}.")
     return tuple(label for label in description.labels if label.number in numbers) or description.labels

@@ -29,6 +29,7 @@ class Stack(NamedTuple):
       number: SeriesNumber, or None.
       slices: sorted by file and frame, not by position.
       archive: the zip file in which the sources of slices are names, or "".
+      parted: what tells it from other stacks of its series, such as "EchoTime"; "": it is the whole series.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Stack(NamedTuple):
     number: int | None
     slices: tuple[Slice, ...]
     archive: str = ""
+    parted: str = ""
 
 
 class Found(NamedTuple):
@@ -109,8 +111,8 @@ def pick(found: Found, key: str, *, place: Any) -> Stack:
 
 
 def notes(stack: Stack) -> tuple[str, ...]:
-    """Returns clauses on what a user should know of a stack before it is used: lossy compression, a tilted gantry."""
-    result = []
+    """Returns clauses on what a user should know of a stack: how it was parted, lossy compression, a tilted gantry."""
+    result = [f"is a part of its series, told from others by {stack.parted}"] if _tell(stack) else []
     if any(one.lossy for one in stack.slices):
         result.append("was compressed with loss before it came here")
     try:
@@ -121,6 +123,11 @@ def notes(stack: Stack) -> tuple[str, ...]:
     if angle:
         result.append(f"was taken with a tilted gantry ({angle * 57.29578:.1f} degrees), kept as a shear of its affine")
     return tuple(result)
+
+
+def _tell(stack: Stack) -> bool:
+    """Whether a series was parted in a way that may surprise; pictures are one by one anyway."""
+    return bool(stack.parted) and stack.slices[0].position is not None
 
 
 def series_of(stack: Stack, slices: Iterable[Slice]) -> Series:
@@ -195,7 +202,15 @@ def _found(files: str | tuple[str, ...], signature: tuple, *, archive: bool) -> 
             continue
         for one in found:
             slices.setdefault(one.series, []).append(one)
-    stacks = [stack for series, parts in slices.items() for stack in _stacks(series, parts, inside)]
+    stacks: list[Stack] = []
+    for series, own in slices.items():
+        parts = split.stacks(own)
+        views = split.single_views(parts)
+        if views:
+            why = f"shows single slices in {views} orientations, as localisers do, with the rest of its series"
+            skipped += [Skipped(source, why) for source in dict.fromkeys(one.source for one in own)]
+        else:
+            stacks += _stacks(series, parts, inside)
     return Found(tuple(sorted(stacks, key=lambda stack: _order(stack))), tuple(skipped))
 
 
@@ -203,12 +218,11 @@ def _order(stack: Stack) -> tuple:
     return (stack.number is None, stack.number or 0, stack.key)
 
 
-def _stacks(series: tuple, slices: Sequence[Slice], archive: str) -> list[Stack]:
+def _stacks(series: tuple, parts: Sequence[tuple[list[Slice], str]], archive: str) -> list[Stack]:
     digest = hashlib.sha256("\0".join(series).encode()).hexdigest()[:8]
-    number = slices[0].number
+    number = parts[0][0][0].number
     key = f"s{'' if number is None else number}-{digest}"
-    parts = split.stacks(slices)
     return [
-        Stack(key if len(parts) == 1 else f"{key}-{place}", series[0], number, tuple(part), archive)
-        for place, part in enumerate(parts, 1)
+        Stack(key if len(parts) == 1 else f"{key}-{place}", series[0], number, tuple(part), archive, why)
+        for place, (part, why) in enumerate(parts, 1)
     ]

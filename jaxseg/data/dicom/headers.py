@@ -18,6 +18,8 @@ SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
 DIRECTORY = "1.2.840.10008.1.3.10"
 DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
+# JPEG baseline and extended, JPEG-LS near-lossless; others may be either, and say so in LossyImageCompression
+LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81")
 CAPTURES = "1.2.840.10008.5.1.4.1.1.7"  # and what starts with it and a dot
 # Pictures of one plane: they have no place in the patient, and each file is an image of its own.
 PICTURES = ("CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA", "US", "ES", "XC", "GM", "OP")
@@ -193,7 +195,7 @@ def _frames(source: str, dataset: "Dataset") -> Iterator[Slice]:
             spacing=spacing,
             thickness=next((abs(value[0]) for value in (between, thick) if value and value[0]), None),
             marks=tuple(_mark(dataset, frame, keyword, group) for keyword, group in MARKS),
-            lossy=str(dataset.get("LossyImageCompression", "")) == "01",
+            lossy=_is_lossy(dataset),
         )
 
 
@@ -213,6 +215,11 @@ def _position(dataset: "Dataset", frame: int, count: int) -> tuple[float, ...] |
     if count > 1 and not dataset.get("PerFrameFunctionalGroupsSequence"):
         return None
     return numbers(group_value(dataset, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
+
+
+def _is_lossy(dataset: "Dataset") -> bool:
+    meta = getattr(dataset, "file_meta", None) or {}
+    return str(dataset.get("LossyImageCompression", "")) == "01" or str(meta.get("TransferSyntaxUID", "")) in LOSSY
 
 
 def _mark(dataset: "Dataset", frame: int, keyword: str, group: str | None) -> str:

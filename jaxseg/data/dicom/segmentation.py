@@ -1,9 +1,11 @@
 """DICOM segmentations (SEG) as label maps on the grid of their image: binary, fractional and label-map objects."""
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int32, Num
+from jaxtyping import Bool, Float, Int32, Num
 
 from jaxseg.data.dicom import geometry, labels, pixels
 from jaxseg.data.dicom.headers import group_value, numbers
@@ -43,10 +45,11 @@ def read(dataset: "Dataset", image: Volume, *, path: Any, choice: Choice) -> Int
     frames = pixels.decoded(dataset, path=path, palette=False)[..., 0]
     result = np.full(image.data.shape[:3], choice.background, np.int32)
     parts = _labelmap(dataset, frames) if _is_labelmap(dataset) else _binary(dataset, frames, path)
-    places = _Places(dataset, image, path)
+    slice_of = _references(dataset, image, path)
     for number in labels.in_order(chosen, choice):
         for frame, mask in parts.get(number, ()):
-            labels.paint(result, places.voxels(frame, mask), chosen[number], choice, path=path)
+            where = _voxels(dataset, image, frame, mask, slice_of, path)
+            labels.paint(result, where, chosen[number], choice, path=path)
     return result
 
 
@@ -79,64 +82,68 @@ def _labelmap(dataset: "Dataset", frames: Num[np.ndarray, "N y x"]) -> dict[int,
     return result
 
 
-class _Places:
-    """Where the pixels of frames lie in the image; what is read of the image's files is kept."""
-
-    def __init__(self, dataset: "Dataset", image: Volume, path: Any):
-        self.dataset, self.image, self.path = dataset, image, path
-        self.inverse = np.linalg.inv(image.affine)
-        self.slices: dict[tuple[str, int], int] | None = None
-
-    def voxels(self, frame: int, mask: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Returns the indices of the voxels that a frame's mask covers."""
-        rows, columns = np.nonzero(mask)
-        steps = self._steps(frame)
-        corners = steps @ np.array([[0, 0, 1], [mask.shape[0] - 1, mask.shape[1] - 1, 1]]).T
-        turn = np.rint(steps[:, :2])
-        right = (np.abs(turn).sum(0) == 1).all() and (np.abs(turn).sum(1) <= 1).all()
-        if not right or np.abs(corners - np.rint(corners)).max() > OFF:
-            raise UserError(
-                f"{self.path} should lie on the grid of {self.image.path}, but frame {frame + 1} lies between its "
-                "voxels or has other ones; resample it onto the image's grid."
-            )
-        start = np.rint(corners[:, 0])
-        found = (turn @ np.stack([rows, columns]) + start[:, None]).astype(np.int64)
-        shape = np.array(self.image.data.shape[:3])
-        outside = ((found < 0) | (found >= shape[:, None])).any(0)
-        if outside.any():
-            raise UserError(
-                f"{self.path} should lie within {self.image.path}, but {int(outside.sum())} voxels of frame "
-                f"{frame + 1} lie outside; is the image complete?"
-            )
-        return tuple(found)
-
-    def _steps(self, frame: int) -> Float[np.ndarray, "3 3"]:
-        """Returns the matrix that takes (row, column, 1) of a frame to `(z, y, x)` indices of the image."""
-        dataset = self.dataset
-        position = numbers(group_value(dataset, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
-        turned = numbers(group_value(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
-        spacing = numbers(group_value(dataset, frame, "PixelMeasuresSequence", "PixelSpacing"), 2)
-        if position is None or turned is None or spacing is None:
-            return np.array([[0, 0, self._slice(frame)], [1, 0, 0], [0, 1, 0]], np.float64)
-        place = np.zeros((4, 3))
-        place[:3, 0] = np.multiply(turned[3:], spacing[0])
-        place[:3, 1] = np.multiply(turned[:3], spacing[1])
-        place[:, 2] = (*position, 1.0)
-        return (self.inverse @ geometry.LPS_TO_RAS @ place)[:3]
-
-    def _slice(self, frame: int) -> int:
-        """Returns the slice of the image that a frame without a position refers to."""
-        sources = group_value(self.dataset, frame, "DerivationImageSequence", "SourceImageSequence") or ()
-        if self.slices is None:
-            self.slices = slices_by_uid(self.image.header) if isinstance(self.image.header, Series) else {}
-        for item in sources:
-            uid, number = str(item.get("ReferencedSOPInstanceUID")), int(item.get("ReferencedFrameNumber") or 1) - 1
-            if (uid, number) in self.slices:
-                return self.slices[uid, number]
+def _voxels(
+    dataset: "Dataset",
+    image: Volume,
+    frame: int,
+    mask: Bool[np.ndarray, "y x"],
+    slice_of: Callable[[int], int],
+    path: Any,
+) -> tuple[np.ndarray, ...]:
+    """Returns the indices of the voxels that a frame's mask covers."""
+    rows, columns = np.nonzero(mask)
+    steps = _steps(dataset, image, frame, slice_of)
+    corners = steps @ np.array([[0, 0, 1], [mask.shape[0] - 1, mask.shape[1] - 1, 1]]).T
+    turn = np.rint(steps[:, :2])
+    right = (np.abs(turn).sum(0) == 1).all() and (np.abs(turn).sum(1) <= 1).all()
+    if not right or np.abs(corners - np.rint(corners)).max() > OFF:
         raise UserError(
-            f"{self.path} should say where each frame lies, but frame {frame + 1} has neither a position nor a "
-            f"slice of {self.image.path} that it refers to; export it again."
+            f"{path} should lie on the grid of {image.path}, but frame {frame + 1} lies between its voxels or has "
+            "other ones; resample it onto the image's grid."
         )
+    start = np.rint(corners[:, 0])
+    found = (turn @ np.stack([rows, columns]) + start[:, None]).astype(np.int64)
+    outside = ((found < 0) | (found >= np.array(image.data.shape[:3])[:, None])).any(0)
+    if outside.any():
+        raise UserError(
+            f"{path} should lie within {image.path}, but {int(outside.sum())} voxels of frame {frame + 1} lie outside; "
+            "is the image complete?"
+        )
+    return tuple(found)
+
+
+def _steps(dataset: "Dataset", image: Volume, frame: int, slice_of: Callable[[int], int]) -> Float[np.ndarray, "3 3"]:
+    """Returns the matrix that takes (row, column, 1) of a frame to `(z, y, x)` indices of the image."""
+    position = numbers(group_value(dataset, frame, "PlanePositionSequence", "ImagePositionPatient"), 3)
+    turned = numbers(group_value(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+    spacing = numbers(group_value(dataset, frame, "PixelMeasuresSequence", "PixelSpacing"), 2)
+    if position is None or turned is None or spacing is None:
+        return np.array([[0, 0, slice_of(frame)], [1, 0, 0], [0, 1, 0]], np.float64)
+    place = np.zeros((4, 3))
+    place[:3, 0] = np.multiply(turned[3:], spacing[0])
+    place[:3, 1] = np.multiply(turned[:3], spacing[1])
+    place[:, 2] = (*position, 1.0)
+    return (np.linalg.inv(image.affine) @ geometry.LPS_TO_RAS @ place)[:3]
+
+
+def _references(dataset: "Dataset", image: Volume, path: Any) -> Callable[[int], int]:
+    """Returns what finds the slice of the image that a frame refers to; the image's headers are read at the first call.
+
+    The UserError of that function: the frame refers to no slice of the image.
+    """
+    slices = functools.cache(lambda: slices_by_uid(image.header) if isinstance(image.header, Series) else {})
+
+    def slice_of(frame: int) -> int:
+        for item in group_value(dataset, frame, "DerivationImageSequence", "SourceImageSequence") or ():
+            key = str(item.get("ReferencedSOPInstanceUID")), int(item.get("ReferencedFrameNumber") or 1) - 1
+            if key in slices():
+                return slices()[key]
+        raise UserError(
+            f"{path} should say where each frame lies, but frame {frame + 1} has neither a position nor a slice of "
+            f"{image.path} that it refers to; export it again."
+        )
+
+    return slice_of
 
 
 def slices_by_uid(series: Series) -> dict[tuple[str, int], int]:

@@ -32,6 +32,6 @@ def headers(series: Series) -> "list[Dataset]":
 
     names = list(dict.fromkeys(series.files))
     if not series.archive:
-        return [dcmread(name, stop_before_pixels=True) for name in names]
+        return [dcmread(name, stop_before_pixels=True, force=True) for name in names]
     with zipfile.ZipFile(series.archive) as archive:
-        return [dcmread(io.BytesIO(archive.read(name)), stop_before_pixels=True) for name in names]
+        return [dcmread(io.BytesIO(archive.read(name)), stop_before_pixels=True, force=True) for name in names]

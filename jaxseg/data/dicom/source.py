@@ -93,7 +93,8 @@ def of_volume(volume: Volume) -> Source:
             f"{volume.path} cannot be read again to refer to its series ({type(error).__name__}); leave its files in "
             "place, or set predict.format=nifti."
         ) from error
-    _check(found, volume)
+    with quiet():
+        _check(found, volume)
     return found
 
 
@@ -130,11 +131,14 @@ def identity(source: Source) -> "Dataset":
 def character_set(source: Source, texts: Iterable[str]) -> str:
     """Returns the character set of an object that takes over a source's texts and adds these.
 
-    It is the source's own where that is one plain set and the texts need no more than ASCII; else UTF-8, for which
-    pydicom encodes a patient's name anew.
+    It is the source's own where that is one plain set that DICOM knows and the texts need no more than ASCII; else
+    UTF-8, for which pydicom encodes a patient's name anew.
     """
+    from pydicom.charset import python_encoding
+
     own = source.images[0].get("SpecificCharacterSet")
-    return own if isinstance(own, str) and own and all(text.isascii() for text in texts) else "ISO_IR 192"
+    plain = isinstance(own, str) and own.startswith("ISO_IR ") and own in python_encoding
+    return own if plain and all(text.isascii() for text in texts) else "ISO_IR 192"
 
 
 def _is_valid(name: str, value: Any) -> bool:

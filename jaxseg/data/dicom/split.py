@@ -7,17 +7,35 @@ import numpy as np
 from jaxseg.data.dicom import geometry
 from jaxseg.data.dicom.headers import MARKS, PICTURES, Slice
 
+VIEWS = 3
 ANGLE = 1e-3  # directions may differ by so much (a share of one) and still be the same
 
 
-def stacks(slices: Sequence[Slice]) -> list[list[Slice]]:
+def stacks(slices: Sequence[Slice]) -> list[tuple[list[Slice], str]]:
     """Returns the slices of one series as stacks that each cover every position once, as far as headers tell.
 
     Orientations, sizes and pixel spacings are parted always. Where positions repeat, the first of MARKS counts whose
     values part the slices into stacks of the same positions (phases, echoes, b-values), and so on; a file that was
     copied is no repetition. Positions that still repeat after that stay in one stack.
+
+    Returns:
+      Slices and what parted them from others of the series, such as "orientation and EchoTime"; "" where nothing did.
     """
-    return [part for group in _alike(slices) for part in _parted(group)]
+    groups = _alike(slices)
+    return [(part, " and ".join((*_why(groups), *why))) for group in groups for part, why in _parted(group)]
+
+
+def single_views(parts: Sequence[tuple[list[Slice], str]]) -> int:
+    """Returns how many orientations a series shows in one slice each, as localisers and turning projections do.
+
+    0 where any has several slices, or there are fewer than VIEWS.
+    """
+    alone = all(len(_positions(part)) == 1 and part[0].position is not None for part, _ in parts)
+    turned = sum(
+        not any(_near(part[0].orientation, other[0].orientation) for other, _ in parts[:place])
+        for place, (part, _) in enumerate(parts)
+    )
+    return turned if alone and turned >= VIEWS else 0
 
 
 def _alike(slices: Sequence[Slice]) -> list[list[Slice]]:
@@ -42,17 +60,32 @@ def _near(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
     return bool(np.allclose(one, other, rtol=ANGLE, atol=ANGLE))
 
 
-def _parted(group: list[Slice]) -> list[list[Slice]]:
-    """Parts slices whose positions repeat, and parts the parts."""
+def _why(groups: Sequence[list[Slice]]) -> tuple[str, ...]:
+    """Says in what the groups of `_alike` differ."""
+    if len(groups) < 2:
+        return ()
+    first = groups[0][0]
+    others = [group[0] for group in groups[1:]]
+    found = {
+        "orientation": any(not _near(first.orientation, one.orientation) for one in others),
+        "size": any(first.shape != one.shape for one in others),
+        "pixel spacing": any(not _near(first.spacing, one.spacing) for one in others),
+    }
+    return tuple(name for name, differs in found.items() if differs) or ("file",)
+
+
+def _parted(group: list[Slice]) -> list[tuple[list[Slice], tuple[str, ...]]]:
+    """Parts slices whose positions repeat, and parts the parts; says by which of MARKS."""
     if not _repeats(group):
-        return [group]
+        return [(group, ())]
     for place in range(len(MARKS)):
         parts: dict[str, list[Slice]] = {}
         for one in group:
             parts.setdefault(one.marks[place], []).append(one)
         if len(parts) > 1 and len({_positions(part) for part in parts.values()}) == 1:
-            return [finer for _, part in sorted(parts.items(), key=_by_number) for finer in _parted(part)]
-    return [group]
+            ordered = sorted(parts.items(), key=_by_number)
+            return [(finer, (MARKS[place][0], *why)) for _, part in ordered for finer, why in _parted(part)]
+    return [(group, ())]
 
 
 def _by_number(entry: tuple[str, list[Slice]]) -> tuple[float, str]:

@@ -47,10 +47,7 @@ def write(
       ValueError: a class id without a label.
     """
     origin = source.of_volume(volume)
-    occurring = set(np.unique(labels).tolist()) - {0}
-    if unknown := occurring - {label.number for label in description.labels}:
-        raise ValueError(f"Class ids without a label: {sorted(unknown)}.")
-    shown = described.found(description, occurring)
+    shown = described.found(description, labels)
     numbers = np.zeros(max(label.number for label in shown) + 1, np.uint8 if len(shown) < 256 else np.uint16)
     numbers[[label.number for label in shown]] = np.arange(1, len(shown) + 1)
     return _write(path, numbers[labels], "BINARY", shown, origin, volume, description, overwrite=overwrite)

@@ -96,11 +96,11 @@ def test_the_report_beside_the_folder_links_to_it(run, written):
     assert '<a href="viewer/index.html">' in (run / "report.html").read_text()
 
 
-def test_the_worst_n_are_enough_where_they_are_asked_for(run, tmp_path):
+def test_the_worst_n_are_enough_where_they_are_asked_for(run, written, tmp_path):
     done = clinic.launch("--mode=view", f"--workdir={run}", f"--output={tmp_path / 'page'}", "--n=1")
     assert done.returncode == 0 and "1 case," in done.stdout
     listed = received(tmp_path / "page" / "manifest.js")
-    everything = received(run / "viewer" / "manifest.js")
+    everything = received(written[0] / "manifest.js")
     assert listed["cases"] == everything["cases"][:1]
 
 

@@ -55,7 +55,7 @@ def evaluate(
     trained = inference.load(arguments.workdir, arguments.config, others=arguments.average)
     if unseen is not None:
         trained = trained._replace(held_out=tuple(unseen))
-    cases, load = _cases(arguments, trained)
+    cases, load = labelled_cases(arguments, trained)
     options = trained.config.evaluate
     known = trained.known
     if folder is None:
@@ -158,8 +158,14 @@ def report(arguments: workdir.Arguments) -> None:
     print(f"card      {evaluation.write_card(arguments.workdir)}")
 
 
-def _cases(arguments: workdir.Arguments, trained: inference.Trained) -> tuple[list[Case], Callable[[Case], Sample]]:
-    """Returns the cases to score and how to read one: a labelled folder if one is named, else the held-out fold."""
+def labelled_cases(
+    arguments: workdir.Arguments, trained: inference.Trained
+) -> tuple[list[Case], Callable[[Case], Sample]]:
+    """Returns the cases to score and how to read one: a labelled folder if one is named, else the held-out fold.
+
+    Raises:
+      UserError: half of the flags that name a folder, no held-out case, or files that are not there.
+    """
     if bool(arguments.inputs) != bool(arguments.labels) or len(arguments.inputs) > 1:
         raise UserError(
             "--mode evaluate of a folder needs one --input (images) and --labels; without both: held-out cases."

@@ -30,6 +30,7 @@ MODES = {
     "tune": "jaxseg.cli.tune:tune",
     "synthesize": "jaxseg.cli.synthesize:synthesize",
     "export": "jaxseg.cli.export:export",
+    "view": "jaxseg.cli.view:view",
 }
 # With data.fold=all
 OF_FOLDS = {mode: f"jaxseg.cli.folds:{mode}" for mode in ("run", "train", "evaluate")}
@@ -40,7 +41,7 @@ SHARED = ("run", "prepare", "train", "evaluate")  # what several processes do to
 RESUME = (
     "a process of this run was lost; the same command, on any number of hosts, resumes from the last checkpoint in {}"
 )
-NEEDS_NO_WORKDIR = ("compare", "choose", "convert")
+NEEDS_NO_WORKDIR = ("compare", "choose", "convert", "view")
 
 FLAGS = flags.FLAGS
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with an optional :argument.", lock_config=True)
@@ -49,21 +50,21 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/
 INPUT = flags.DEFINE_multi_string(
     "input",
     [],
-    "predict, evaluate: an image or a folder; compare, choose: workdirs; convert: a file of weights or nnU-Net's "
-    "folder; export: an image to check the file with.",
+    "predict, evaluate, view: an image or a folder; compare, choose: workdirs; convert: a file of weights or "
+    "nnU-Net's folder; export: an image to check the file with.",
 )
 OUTPUT = flags.DEFINE_string(
     "output",
     None,
     "predict: folder for masks; evaluate: another folder for scores; compare: a .svg or .png; choose: a .json; "
     "convert: a new folder; plan: folder for config files; synthesize: a new folder for images and labels; export: a "
-    "file, such as model.jaxseg.",
+    "file, such as model.jaxseg; view: a new folder for the page, in place of serving it.",
 )
 LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "evaluate: folder of label files, named as the images of --input; synthesize: label maps to make images of, in "
-    "place of new ones.",
+    "evaluate, view: folder of label files, named as the images of --input; synthesize: label maps to make images of, "
+    "in place of new ones.",
 )
 INITIAL = flags.DEFINE_string(
     "initial", None, "predict, of agents: folder of masks, named as the images of --input, that they start from."
@@ -71,13 +72,16 @@ INITIAL = flags.DEFINE_string(
 CLICKS = flags.DEFINE_string(
     "clicks", None, "predict, of agents that know clicks, with --initial: a .csv of case, y, x (z), class."
 )
-PAIRS = flags.DEFINE_integer("n", 0, "synthesize: how many images with labels to make.")
+PAIRS = flags.DEFINE_integer(
+    "n", 0, "synthesize: how many images with labels to make; view: how many of the worst cases to show, 0 all."
+)
+PORT = flags.DEFINE_integer("port", 0, "view: the port on this computer; 0 takes a free one.")
 SETTABLE = ("predict", "evaluate", "synthesis", "report", "export")  # of a command, not of the training that was
 SET = flags.DEFINE_multi_string(
-    "set", [], "predict, evaluate, synthesize, export: such as predict.tta=True, in place of the stored value."
+    "set", [], "predict, evaluate, synthesize, export, view: such as predict.tta=True, in place of the stored value."
 )
 AVERAGE = flags.DEFINE_multi_string(
-    "average", [], "predict, evaluate, export: further workdirs (folds) to average with."
+    "average", [], "predict, evaluate, export, view: further workdirs (folds) to average with."
 )
 TARGET = flags.DEFINE_multi_string("target", [], "compile: cpu, or a TPU topology such as v5e:2x2; may be repeated.")
 ALSO_SETTABLE = ("data.terms",)  # by --set: single fields of other sections
@@ -85,7 +89,9 @@ SOURCE = flags.DEFINE_string(
     "source", None, "convert: whose weights --input holds, such as torchvision:resnet18; nnunet: a folder."
 )
 FIELD = flags.DEFINE_multi_string("field", [], "convert: such as encoder=resnet18, what the file does not show.")
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "predict, plan, synthesize, export: replace files that are there.")
+OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "predict, plan, synthesize, export, view: replace files that are there."
+)
 
 
 def run() -> None:
@@ -224,6 +230,7 @@ def _arguments() -> workdir.Arguments:
         pairs=PAIRS.value,
         initial=INITIAL.value,
         clicks=CLICKS.value,
+        port=PORT.value,
     )
 
 

@@ -59,9 +59,10 @@ class Arguments(NamedTuple):
     targets: tuple[str, ...] = ()
     source: str | None = None
     fields: tuple[str, ...] = ()
-    pairs: int = 0  # how many to make
+    pairs: int = 0  # how many to make, or to show
     initial: str | None = None  # folder of masks that agents start from
     clicks: str | None = None  # table of what a user has clicked on in them
+    port: int = 0  # to serve at; 0: a free one
 
 
 def stored_config(workdir: paths.Path) -> ConfigDict:

@@ -20,12 +20,15 @@ from jaxseg.viz.curves import label_of
 from jaxseg.viz.players import KEYS as PLAYERS
 
 REPORT, CONFIG, LOG = "report.html", "config.json", "metrics.jsonl"
+VIEWER = "viewer"  # folder beside the report, from --mode view --output WORKDIR/viewer
 SCORES = (*files.PIXEL_METRICS, "roc_area", "precision_recall_area", *files.INSTANCE_METRICS)
 FEW_CASES = 10  # below this an interval says little
 HIDDEN = "(path not shown)"
 # Fields that name files or folders: their values may name patients, with or without a slash in them.
 _PATH_FIELD = re.compile(r"(^|[.\-])(root|images|labels|roi|subjects|store|data_dir|extra|workdir|input|output)$")
 _SCRIPT = re.compile(r"[^\s]*\.py(:\S*)?")
+
+_VIEWER_LINK = f'<p><a href="{VIEWER}/index.html">Look through the cases in the viewer</a></p>'
 
 READING = """
 <ul>
@@ -78,6 +81,8 @@ def write_report(workdir: str | paths.Path, *, facts: Mapping[str, Any] | None =
         said = []
     else:
         sections, rows = _sections(workdir / files.FOLDER)
+    if (workdir / VIEWER / "index.html").is_file():
+        sections["Pictures"] = _VIEWER_LINK + sections.get("Pictures", "")
     log, broken = files.read_log(workdir / LOG) if (workdir / LOG).is_file() else (None, 0)
     sections |= image_report.panels_section(workdir)
     sections["Training"] = _training(log, broken)

@@ -48,11 +48,12 @@ def load(
         raise UserError(
             f"data.step, data.downsample and block should be at least 1, got {step}, {downsample}, {block}."
         )
-    folder = str(root) if root else _package_folder()
+    folder = str(root) if root else package_folder()
     _, label = _slices(folder, downsample)
     numbers = [z for z in range(0, len(label), step) if label[z].any()]
     cases = tuple(
-        Case(f"slice_{z:03d}", (_file(folder, "t1"),), _file(folder, "gm"), f"block_{z // block:02d}") for z in numbers
+        Case(f"slice_{z:03d}", (file_of(folder, "t1"),), file_of(folder, "gm"), f"block_{z // block:02d}")
+        for z in numbers
     )
     return DataSet(
         cases=cases,
@@ -71,7 +72,7 @@ def load_slice(case: Case, *, folder: str, downsample: int, noise: float = 0.0, 
     image, label = _slices(folder, downsample)
     number = int(case.name.removeprefix("slice_"))
     affine = np.diag([downsample, downsample, 1.0])
-    path = f"{_file(folder, 't1')}[{number}]"
+    path = f"{file_of(folder, 't1')}[{number}]"
     scanned = as_scanned(image[number], seed=number, noise=noise, bias=bias)
     whole = Volume(scanned[..., None], (float(downsample),) * 2, affine, None, path)
     volume.check_image(whole)
@@ -93,7 +94,7 @@ def digest_slice(case: Case, *, folder: str, options: tuple) -> str:
     return hashlib.sha256(f"{_files_digest(folder)} {case.name} {options}".encode()).hexdigest()
 
 
-def _package_folder() -> str:
+def package_folder() -> str:
     """Returns nilearn's data folder without importing nilearn, which takes seconds."""
     spec = importlib.util.find_spec("nilearn")
     if spec is None or not spec.submodule_search_locations:
@@ -101,14 +102,15 @@ def _package_folder() -> str:
     return str(pathlib.Path(spec.submodule_search_locations[0]) / "datasets" / "data")
 
 
-def _file(folder: str, kind: str) -> str:
+def file_of(folder: str, kind: str) -> str:
+    """Returns the path of the template's image "t1" or of its map "gm" or "wm" (0 to 255) in that folder."""
     return str(pathlib.Path(folder) / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz")
 
 
 @functools.cache
 def _files_digest(folder: str) -> str:
     return hashlib.sha256(
-        b"".join(pathlib.Path(_file(folder, kind)).read_bytes() for kind in ("t1", "gm", "wm"))
+        b"".join(pathlib.Path(file_of(folder, kind)).read_bytes() for kind in ("t1", "gm", "wm"))
     ).hexdigest()
 
 
@@ -117,7 +119,7 @@ def _slices(folder: str, downsample: int) -> tuple[UInt8[np.ndarray, "z y x"], I
     """Returns all slices, front up and right side left, thinned out and cropped to the tissue."""
     from jaxseg.data import readers
 
-    image, grey, white = (readers.read(_file(folder, kind)).data[..., 0] for kind in ("t1", "gm", "wm"))
+    image, grey, white = (readers.read(file_of(folder, kind)).data[..., 0] for kind in ("t1", "gm", "wm"))
     other = 255 - grey.astype(np.int16) - white
     label = np.argmax(np.stack([other, grey, white]), axis=0).astype(np.int16)
     # The files run right to front to top (RAS): rows reversed put the front up; columns reversed, the right side left.

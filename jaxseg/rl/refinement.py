@@ -280,14 +280,14 @@ def _loss(
 def dice_loss(
     probabilities: Float[Array, "T B *S P"], true: Float[Array, "B *S P"], seen: Float[Array, "B *S 1"]
 ) -> Float[Array, ""]:
-    """Returns the soft Dice loss of each step, image and plane on average; as smooth as the Dice of a reward.
+    """Returns the soft Dice loss, summed over steps as the cross-entropy is, mean over images and planes.
 
     Cross-entropy alone would leave a small class out wherever it is less likely than not.
     """
     axes = tuple(range(2, probabilities.ndim - 1))
     both = 2.0 * (probabilities * true * seen).sum(axes) + refine.SMOOTH
     sizes = (probabilities * seen).sum(axes) + (true * seen).sum(tuple(axis - 1 for axis in axes)) + refine.SMOOTH
-    return 1.0 - (both / sizes).mean()
+    return (1.0 - both / sizes).mean((1, 2)).sum()
 
 
 def uniform(key: Array, index: Int[Array, "B"], shape: tuple[int, ...]) -> Float[Array, "T B *S P"]:

@@ -196,6 +196,8 @@ def test_it_serves_until_it_is_interrupted_and_leaves_nothing(root, tmp_path):
     command += [f"--input={root / 'imagesTr' / 'case_00.nii.gz'}", f"--labels={root / 'labelsTr'}"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    # As from a terminal: a job in the background of a script is born deaf to Ctrl-C.
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, cwd=clinic.ROOT, env=environment, **pipes)
     try:
         address = process.stdout.readline().split()[-1]

@@ -89,7 +89,10 @@ def hints(path: str, config: ConfigDict, known: Any, cases: Sequence[Case]) -> C
 
 
 def _place(click: Click, record: Record, where: str) -> tuple[int, ...]:
-    shape = tuple(record["shape"])
-    if len(click.point) != len(shape) or not all(0 <= at < size for at, size in zip(click.point, shape)):
-        raise UserError(f"{where} has a click at {click.point}, but the image has the shape {shape}; correct the row.")
-    return points.forward_point(click.point, record)
+    try:
+        return points.forward_point(click.point, record)
+    except ValueError as error:
+        shape = tuple(record["shape"])
+        raise UserError(
+            f"{where} has a click at {click.point}, but the image has the shape {shape}; correct the row."
+        ) from error

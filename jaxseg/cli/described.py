@@ -7,6 +7,7 @@ import jaxseg
 from jaxseg import paths, terms, validation
 from jaxseg.cli import inference, workdir
 from jaxseg.data.dicom.described import Description, Label
+from jaxseg.predict import postprocess
 from jaxseg.predict.formats import Outputs
 from jaxseg.viz.colors import class_color
 
@@ -28,7 +29,7 @@ def outputs(arguments: workdir.Arguments, trained: inference.Trained) -> Outputs
         formats=validation.formats(config.predict.format),
         label_values=known.label_values,
         description=Description(labels, jaxseg.__version__, digest(arguments, trained.step)),
-        channels=range(len(known.classes)) if regions is None else [region[0] for region in regions],
+        channels=range(len(known.classes)) if regions is None else postprocess.region_classes(regions),
         overwrite=arguments.overwrite,
     )
 

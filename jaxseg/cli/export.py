@@ -52,7 +52,7 @@ def export(arguments: workdir.Arguments) -> None:
     parts, about = contents(trained, arguments.workdir)
     write(output, {MANIFEST: json.dumps(about, indent=1).encode(), **parts, LOADER: _loader()}, arguments.overwrite)
     for room in about["buckets"]:
-        print(f"bucket {room['name']}: {_times(room['grid'])} voxels of images up to {_times(room['image'])}")
+        print(f"bucket {room['name']}: {times(room['grid'])} voxels of images up to {times(room['image'])}")
     print(
         f"{output} ({output.stat().st_size / 2**20:.1f} MB, checkpoint {trained.step} of {arguments.workdir}); "
         f"python {output.with_name(LOADER)} {output} IMAGE MASK runs it"
@@ -258,5 +258,6 @@ def compare(output: pathlib.Path, trained: inference.Trained, path: str) -> str:
     return f"{same} of {expected.size} voxels of {path} ({same / expected.size:.4%}) are as --mode predict has them"
 
 
-def _times(shape: Sequence[int]) -> str:
+def times(shape: Sequence[int]) -> str:
+    """Returns a shape as messages have it."""
     return "x".join(map(str, shape))

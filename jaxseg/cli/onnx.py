@@ -32,8 +32,8 @@ def run(arguments: workdir.Arguments) -> None:
     trained = export.load(arguments)
     if len(trained.networks) > 1:
         raise UserError("An ONNX file holds one network; leave --average out, or name one fold's --workdir.")
-    batch = export.rules(trained).batch_size
-    shape = (batch, *export.rules(trained).window, len(trained.known.channels))
+    rules = export.rules(trained)
+    shape = (rules.batch_size, *rules.window, rules.channels)
     predict_fn = _closed(trained)
     image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     try:
@@ -54,9 +54,10 @@ def run(arguments: workdir.Arguments) -> None:
     difference = _difference(found, expected)
     with writers.replacing(output, overwrite=arguments.overwrite) as partial:
         partial.write_bytes(content)
+    shapes = f"{export.times(shape)} to {export.times(expected.shape)}"
     print(
-        f"{output} ({len(content) / 2**20:.1f} MB): {_layout(shape)} to {_layout(expected.shape)}; onnxruntime differs "
-        f"from JAX by {difference:.2g} at most. Normalisation, windows and resampling are left to you."
+        f"{output} ({len(content) / 2**20:.1f} MB): {shapes}; onnxruntime differs from JAX "
+        f"by {difference:.2g} at most. Normalisation, windows and resampling are left to you."
     )
 
 
@@ -97,10 +98,8 @@ def _one_form() -> Iterator[None]:
 
 def _describe(model: Any, trained: inference.Trained) -> None:
     """Puts into the file what its user must know of the images."""
-    about = {"jaxseg": json.dumps(export.facts(trained))}
-    for name, text in about.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = name, text
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "jaxseg", json.dumps(export.facts(trained))
 
 
 def _quiet(onnxruntime: Any) -> Any:
@@ -118,7 +117,3 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     if not largest <= CLOSE:
         raise UserError(f"The ONNX model differs from JAX by {largest:.2g}, above {CLOSE:g}; nothing was written.")
     return largest
-
-
-def _layout(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

@@ -21,6 +21,7 @@ from jaxseg.data.writers import label_dtype
 from jaxseg.ops.spline import resample_matrix
 from jaxseg.predict import postprocess
 from jaxseg.predict.sliding_window import Weight, importance
+from jaxseg.predict.tta import exchange
 from jaxseg.typing import PredictFn
 
 SLAB_VALUES = 2**24  # of outputs that `finish` has on the image's grid at a time; 64 MiB of float32
@@ -280,10 +281,8 @@ def _mirrored(predict_fn: PredictFn, batch: Array, flips: Array, rules: Rules) -
     outputs = flip(predict_fn(flip(batch)).astype(jnp.float32))
     last = len(rules.window) - 1
     if rules.flip_pairs and last in rules.flip_axes:
-        order = list(range(rules.outputs))
-        for left, right in rules.flip_pairs:
-            order[left], order[right] = right, left
-        outputs = jnp.where(flips[rules.flip_axes.index(last)], outputs[..., jnp.array(order)], outputs)
+        exchanged = outputs[..., exchange(rules.flip_pairs, rules.outputs)]
+        outputs = jnp.where(flips[rules.flip_axes.index(last)], exchanged, outputs)
     return outputs
 
 

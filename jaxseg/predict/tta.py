@@ -52,7 +52,7 @@ def flip_tta(
             flipped = tuple(place for place, flip in zip(places, chosen) if flip)
             probs = jnp.flip(predict_fn(jnp.flip(image, flipped)), flipped)
             if pairs and _place(pair_axis, spatial) in flipped:
-                probs = probs[..., _exchange(pairs, probs.shape[-1])]
+                probs = probs[..., exchange(pairs, probs.shape[-1])]
             return probs
 
         total = functools.reduce(operator.add, map(look, itertools.product((False, True), repeat=len(places))))
@@ -68,8 +68,12 @@ def _place(axis: int, spatial: int) -> int:
     return axis % spatial + 1
 
 
-def _exchange(pairs: Sequence[tuple[int, int]], channels: int) -> jnp.ndarray:
-    """The order of channels after a left-right flip."""
+def exchange(pairs: Sequence[tuple[int, int]], channels: int) -> jnp.ndarray:
+    """Returns the order of channels after a left-right flip.
+
+    Raises:
+      ValueError: a pair names a channel that is not there.
+    """
     order = list(range(channels))
     for first, second in pairs:
         if not (0 <= first < channels and 0 <= second < channels):

@@ -114,7 +114,7 @@ def _list(root: pathlib.Path, place: str, *, role: str) -> dict[str, list[pathli
     if STEM in place or "*" in place:
         pieces = (glob.escape(text).replace("[*]", "*") for text in place.split(STEM))
         matches = [(root / f, _stem_of(f, place)) for f in glob.glob("*".join(pieces), root_dir=root, recursive=True)]
-        files = [(file, stem) for file, stem in sorted(matches) if stem and _holds_image(file)]
+        files = [(file, stem) for file, stem in sorted(matches) if stem and readers.kind(file)]
     elif (root / place).is_dir():
         files = [(file, readers.stem(file)) for file in image_files(root / place)]
         found = dicom_cases.images(root / place).cases
@@ -133,11 +133,6 @@ def _list(root: pathlib.Path, place: str, *, role: str) -> dict[str, list[pathli
     for file, stem in files:
         by_stem.setdefault(stem, []).append(file)
     return by_stem
-
-
-def _holds_image(path: pathlib.Path) -> bool:
-    """Whether a path is a file that a reader knows, or holds DICOM."""
-    return bool(readers.kind(path))
 
 
 def _stem_of(file: str, pattern: str) -> str | None:

@@ -8,18 +8,19 @@ cross-entropy and Dice, as segmentation networks do: what reinforcement has to b
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxseg import losses
 from jaxseg.rl import refine, returns
 from jaxseg.rl.planes import Planes, read_planes, seen
 from jaxseg.rl.refine import State, World
 from jaxseg.rl.start import START, Start, given
 from jaxseg.tasks.semantic import read_outputs, train_call
-from jaxseg.typing import Task
+from jaxseg.typing import IGNORE, Task
 
 LEARNERS = ("actor_critic", "supervised")
 NETWORK, REWARD_MAP = "network", "reward_map"  # in the parameter group
@@ -257,7 +258,7 @@ def _loss(
     if rules.learner == "supervised":
         logits = decisions.logits
         entropy = returns.pixel_mean(jax.nn.softplus(logits) - last.true * logits, last.seen)
-        return entropy + dice_loss(jax.nn.sigmoid(logits), last.true, last.seen), figures
+        return entropy + dice_loss(logits, last.true, last.seen), figures
     worth = returns.n_step_returns(
         rewards,
         jax.lax.stop_gradient(decisions.value),
@@ -278,16 +279,15 @@ def _loss(
 
 
 def dice_loss(
-    probabilities: Float[Array, "T B *S P"], true: Float[Array, "B *S P"], seen: Float[Array, "B *S 1"]
+    logits: Float[Array, "T B *S P"], true: Float[Array, "B *S P"], seen: Float[Array, "B *S 1"]
 ) -> Float[Array, ""]:
     """Returns the soft Dice loss, summed over steps as the cross-entropy is, mean over images and planes.
 
     Cross-entropy alone would leave a small class out wherever it is less likely than not.
     """
-    axes = tuple(range(2, probabilities.ndim - 1))
-    both = 2.0 * (probabilities * true * seen).sum(axes) + refine.SMOOTH
-    sizes = (probabilities * seen).sum(axes) + (true * seen).sum(tuple(axis - 1 for axis in axes)) + refine.SMOOTH
-    return (1.0 - both / sizes).mean((1, 2)).sum()
+    options: dict[str, Any] = {"activation": "sigmoid", "smooth": refine.SMOOTH, "ignore_label": IGNORE}
+    targets = jnp.where(seen > 0.0, true, float(IGNORE))
+    return jax.vmap(lambda step: losses.dice_loss(step, targets, **options))(logits).mean(1).sum()
 
 
 def uniform(key: Array, index: Int[Array, "B"], shape: tuple[int, ...]) -> Float[Array, "T B *S P"]:

@@ -215,7 +215,8 @@ def test_dice_loss_counts_seen_pixels_of_each_plane():
     seen = jnp.asarray([[[1.0], [1.0], [0.0]]])
     # planes: 2 * 1.5 of 1.5 + 2, and 2 * 1 of 1 + 2, each with one pixel more on either side
     wanted = 1 - ((3 + 1) / (3.5 + 1) + (2 + 1) / (3 + 1)) / 2
-    assert float(dice_loss(probabilities, true, seen)) == pytest.approx(wanted, abs=1e-6)
+    logits = jnp.clip(jnp.log(probabilities) - jnp.log1p(-probabilities), -40.0, 40.0)
+    assert float(dice_loss(logits, true, seen)) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_reward_map_without_a_critic_learns_too():

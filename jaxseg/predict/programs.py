@@ -20,7 +20,7 @@ from jaxseg.data.preprocess import TINY, Settings
 from jaxseg.data.writers import label_dtype
 from jaxseg.ops.spline import resample_matrix
 from jaxseg.predict import postprocess
-from jaxseg.predict.sliding_window import Weight, importance
+from jaxseg.predict.sliding_window import Weight, add_window, importance
 from jaxseg.predict.tta import exchange
 from jaxseg.typing import PredictFn
 
@@ -263,10 +263,7 @@ def _look(
     outputs = _mirrored(functools.partial(predict_fn, variables), batch, flips, rules)
     weights = importance(rules.window, rules.weight)
     for number, place in enumerate(places):
-        weight = (weights * (number < count))[..., None]
-        blended = jnp.concatenate([outputs[number] * weight, weight], axis=-1).reshape(*thick, -1)
-        earlier = lax.dynamic_slice(sums, place, blended.shape)
-        sums = lax.dynamic_update_slice(sums, earlier + blended, place)
+        sums = add_window(sums, outputs[number], weights * (number < count), place)
     return sums
 
 

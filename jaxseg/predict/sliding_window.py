@@ -159,6 +159,23 @@ def sliding_window(
     return predict
 
 
+def add_window(
+    total: Float[Array, "*T L"], output: Float[Array, "*W K"], weight: Float[Array, "*W"], corner: Sequence
+) -> Float[Array, "*T L"]:
+    """Returns the sums with one window more: its weighted outputs, and its weights in the last of L = K + 1 channels.
+
+    Args:
+      total: may have further axes before those of the window, along which the window is one thick.
+      output: what was predicted for the window.
+      weight: how much each of its voxels counts.
+      corner: where it begins along each axis of `total`.
+    """
+    weight = weight[..., None]
+    blended = jnp.concatenate([output * weight, weight], axis=-1)
+    blended = blended.reshape((1,) * (total.ndim - blended.ndim) + blended.shape)
+    return lax.dynamic_update_slice(total, lax.dynamic_slice(total, corner, blended.shape) + blended, corner)
+
+
 def _blend(
     predict_fn: PredictFn, image: Float[Array, "B *S C"], weights: Float[Array, "*W"], table: tuple
 ) -> Float[Array, "B *S L"]:
@@ -174,9 +191,7 @@ def _blend(
         crops = [lax.dynamic_slice(image, corner, (1, *window, channels))[0] for corner in corners]
         probs = predict_fn(jnp.stack(crops)).astype(jnp.float32)
         for index, corner in enumerate(corners):
-            weight = (weights * valid[index])[..., None]
-            blended = jnp.concatenate([probs[index] * weight, weight], axis=-1)[None]
-            total = lax.dynamic_update_slice(total, lax.dynamic_slice(total, corner, blended.shape) + blended, corner)
+            total = add_window(total, probs[index], weights * valid[index], corner)
         return total, None
 
     total = jnp.zeros((*image.shape[:-1], num_classes + 1), jnp.float32)

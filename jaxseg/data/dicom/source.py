@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from jaxseg.data.dicom.headers import group_value
 from jaxseg.data.dicom.series import Series, headers
 from jaxseg.typing import UserError, Volume
 
@@ -166,7 +167,7 @@ def _source(images: "tuple[Dataset, ...]", series: Series) -> Source:
         raise Unfit(
             "The series has several multi-frame objects, and a label object refers to one; set predict.format=nifti."
         )
-    geometry = [_frame(images[0], frame) for frame in series.frames] if several else [_single(one) for one in images]
+    geometry = [_placed(images[0], at) for at in series.frames] if several else [_placed(one, 0) for one in images]
     first = geometry[0]
     return Source(
         images=images,
@@ -181,21 +182,21 @@ def _groups(image: "Dataset"):
     return image.get("PerFrameFunctionalGroupsSequence")
 
 
-def _single(image: "Dataset") -> tuple[np.ndarray, ...]:
-    names = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    return tuple(np.array(image[name].value, np.float64) for name in names)
+def _placed(image: "Dataset", frame: int) -> list[np.ndarray]:
+    """Position, orientation and spacing of a frame, found where the reader finds them.
 
-
-def _frame(image: "Dataset", frame: int) -> tuple[np.ndarray, ...]:
-    """Position, orientation and spacing of a frame: its own functional groups count before the shared ones."""
-    own, shared = _groups(image)[frame], image.SharedFunctionalGroupsSequence[0]
+    Raises:
+      KeyError: one is missing.
+    """
     places = (
         ("PlanePositionSequence", "ImagePositionPatient"),
         ("PlaneOrientationSequence", "ImageOrientationPatient"),
         ("PixelMeasuresSequence", "PixelSpacing"),
     )
-    groups = [(own if group in own else shared)[group].value[0] for group, _ in places]
-    return tuple(np.array(item[name].value, np.float64) for item, (_, name) in zip(groups, places))
+    values = {name: group_value(image, frame, group, name) for group, name in places}
+    if missing := [name for name, value in values.items() if value is None]:
+        raise KeyError(missing[0])
+    return [np.array(value, np.float64) for value in values.values()]
 
 
 def _check(source: Source, volume: Volume) -> None:

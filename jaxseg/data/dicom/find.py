@@ -191,17 +191,14 @@ def _found(files: str | tuple[str, ...], signature: tuple, *, archive: bool) -> 
     sources = list(_members(inside)) if archive else list(files)
     slices: dict[tuple, list[Slice]] = {}
     skipped: list[Skipped] = []
-    for source in sources:
-        try:
-            found = headers.slices(source, headers.open_file(source, inside, pixels=False))
-        except UserError as error:
-            skipped.append(Skipped(source, f"cannot be read ({reason(error.__cause__ or error)})"))
-            continue
-        if isinstance(found, Skipped):
-            skipped.append(found)
-            continue
-        for one in found:
-            slices.setdefault(one.series, []).append(one)
+    with headers.opened(inside) as within:
+        for source in sources:
+            found = _looked_at(source, within)
+            if isinstance(found, Skipped):
+                skipped.append(found)
+                continue
+            for one in found:
+                slices.setdefault(one.series, []).append(one)
     stacks: list[Stack] = []
     for series, own in slices.items():
         parts = split.stacks(own)
@@ -212,6 +209,13 @@ def _found(files: str | tuple[str, ...], signature: tuple, *, archive: bool) -> 
         else:
             stacks += _stacks(series, parts, inside)
     return Found(tuple(sorted(stacks, key=lambda stack: _order(stack))), tuple(skipped))
+
+
+def _looked_at(source: str, archive: str | zipfile.ZipFile) -> tuple[Slice, ...] | Skipped:
+    try:
+        return headers.slices(source, headers.open_file(source, archive, pixels=False))
+    except UserError as error:
+        return Skipped(source, f"cannot be read ({reason(error.__cause__ or error)})")
 
 
 def _order(stack: Stack) -> tuple:

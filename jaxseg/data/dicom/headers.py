@@ -1,5 +1,6 @@
 """What one frame of a DICOM file says about itself, without its pixels: where it lies and which series it is of."""
 
+import contextlib
 import io
 import os
 import pathlib
@@ -111,8 +112,31 @@ def is_dicom(path: str | os.PathLike) -> bool:
         return False
 
 
-def open_file(source: str, archive: str = "", *, pixels: bool = True) -> "Dataset":
+@contextlib.contextmanager
+def opened(archive: str) -> Iterator["str | zipfile.ZipFile"]:
+    """Gives a zip archive for many calls of `open_file`, each of which would look for its files anew; "" as it is.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    if not archive:
+        yield archive
+        return
+    try:
+        file = zipfile.ZipFile(archive)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{archive} should be a zip archive, but cannot be read: {reason(error)}.") from error
+    with file:
+        yield file
+
+
+def open_file(source: str, archive: "str | zipfile.ZipFile" = "", *, pixels: bool = True) -> "Dataset":
     """Returns the content of a DICOM file, which may lie in a zip archive; with `pixels` False all but those.
+
+    Args:
+      source: as in `Slice`.
+      archive: its path, or what `opened` gives.
+      pixels: see above.
 
     Raises:
       UserError: it cannot be read.
@@ -121,11 +145,12 @@ def open_file(source: str, archive: str = "", *, pixels: bool = True) -> "Datase
 
     quiet()
     try:
-        if archive:
-            with zipfile.ZipFile(archive) as opened:
-                place: Any = io.BytesIO(opened.read(source))
-        else:
-            place = source
+        place: Any = source
+        if isinstance(archive, zipfile.ZipFile):
+            place = io.BytesIO(archive.read(source))
+        elif archive:
+            with zipfile.ZipFile(archive) as file:
+                place = io.BytesIO(file.read(source))
         # force: a file without the preamble is read too; what is no DICOM then has no SOPClassUID
         dataset = pydicom.dcmread(place, stop_before_pixels=not pixels, force=True)
     except Exception as error:  # pydicom raises many kinds on damaged files
@@ -256,6 +281,7 @@ def refers(dataset: "Dataset") -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(uid) for uid in found if uid))
 
 
-def shown(source: str, archive: str = "") -> str:
+def shown(source: str, archive: "str | zipfile.ZipFile" = "") -> str:
     """Returns how messages call a file."""
-    return f"{pathlib.Path(source).name} of {archive}" if archive else source
+    name = archive.filename if isinstance(archive, zipfile.ZipFile) else archive
+    return f"{pathlib.Path(source).name} of {name}" if name else source

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Num
 
-from jaxseg.data.dicom.headers import Slice, group_value, open_file, quiet, shown
+from jaxseg.data.dicom.headers import Slice, group_value, open_file, opened, quiet, shown
 from jaxseg.data.volume import reason
 from jaxseg.typing import UserError
 
@@ -30,11 +30,12 @@ def read(slices: Sequence[Slice], archive: str = "") -> Num[np.ndarray, "N y x C
     for place, one in enumerate(slices):
         wanted.setdefault(one.source, []).append(place)
     found: dict[int, np.ndarray] = {}
-    for source, places in wanted.items():
-        dataset = open_file(source, archive)
-        frames = decoded(dataset, path=shown(source, archive))
-        for place in places:
-            found[place] = rescaled(frames[slices[place].frame], dataset, slices[place].frame)
+    with opened(archive) as within:
+        for source, places in wanted.items():
+            dataset = open_file(source, within)
+            frames = decoded(dataset, path=shown(source, archive))
+            for place in places:
+                found[place] = rescaled(frames[slices[place].frame], dataset, slices[place].frame)
     kind = np.result_type(*(array.dtype for array in found.values()))
     if kind.kind == "f":
         kind = np.dtype(np.float32)

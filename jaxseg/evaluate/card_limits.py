@@ -6,7 +6,8 @@ import numpy as np
 
 from jaxseg.evaluate.card_facts import CardFacts, CaseFacts
 from jaxseg.evaluate.card_scores import least_n, what_was_scored
-from jaxseg.evaluate.card_text import count, plural, safe, times
+from jaxseg.evaluate.card_text import count, plural, safe
+from jaxseg.evaluate.files import times
 from jaxseg.evaluate.report import FEW_CASES
 
 AREA, VOLUME = (100.0, "cm2"), (1000.0, "ml")  # mm2 and mm3 of the unit that people are told

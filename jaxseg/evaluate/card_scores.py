@@ -54,9 +54,8 @@ def _out_of_bag(facts: CardFacts, scored: set[str]) -> bool:
 
 
 def _line(entry: Mapping[str, Any], *, digits: int = 3) -> list[str]:
-    mean, median, low, high = (files.number(entry[key], digits=digits) for key in ("mean", "median", "low", "high"))
-    counts = (entry["n"], entry.get("n_excluded", 0), entry.get("n_infinite", 0))
-    return [mean, median, f"{low} to {high}", *map(str, counts)]
+    found = files.figures(entry, digits=digits)
+    return [found[name] for name in ("mean", "median", "interval", "n", "excluded", "infinite")]
 
 
 def _of_classes(summary: Mapping[str, Any]) -> list[str]:

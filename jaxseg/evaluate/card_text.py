@@ -35,8 +35,3 @@ def count(number: float) -> str:
 def plural(number: int, noun: str) -> str:
     """A number with its noun: "1 case", "1,200 cases"."""
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
-
-
-def times(values: Iterable[float]) -> str:
-    """Sizes along the axes as people write them: "32 x 64 x 64"."""
-    return " x ".join(f"{float(value):.4g}" if value % 1 else str(int(value)) for value in values)

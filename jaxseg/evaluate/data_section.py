@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data import fingerprint
-from jaxseg.evaluate import page
+from jaxseg.evaluate import files, page
 from jaxseg.evaluate.page import Cell
 from jaxseg.viz import intensity_histograms
 
@@ -52,8 +52,8 @@ def _table(
         label = page.text(name) + (" <b>!</b>" if name in unusual else "")
         cells = [
             Cell(label, name),
-            Cell(_times(size), repr(float(np.prod(size)))),
-            Cell(_times(steps), repr(max(steps))),
+            Cell(files.times(size), repr(float(np.prod(size)))),
+            Cell(files.times(steps), repr(max(steps))),
         ]
         means = found["foreground"][place] or [float("nan")] * len(channels)
         cells += [_number(value) for value in means]
@@ -70,10 +70,6 @@ def _number(value: float) -> Cell:
 
 def _range(values: np.ndarray) -> str:
     low, middle, high = (
-        _times(row.tolist()) for row in (values.min(axis=0), np.median(values, axis=0), values.max(axis=0))
+        files.times(row.tolist()) for row in (values.min(axis=0), np.median(values, axis=0), values.max(axis=0))
     )
     return f"{middle} ({low} to {high})"
-
-
-def _times(values: Sequence[float]) -> str:
-    return " x ".join(f"{float(value):.4g}" for value in values)

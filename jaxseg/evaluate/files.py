@@ -5,7 +5,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,6 +170,11 @@ def read_log(path: str | paths.Path) -> tuple[list[Row], int]:
     return rows, broken
 
 
+def times(values: Iterable[float]) -> str:
+    """Returns sizes along the axes as people write them: "32 x 64 x 64"."""
+    return " x ".join(f"{float(value):.4g}" if value % 1 else str(int(value)) for value in values)
+
+
 def number(value: float | None, *, digits: int = 3) -> str:
     """A figure for people: "0.912", "inf", or "n/a" where nothing could be measured."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -177,12 +182,12 @@ def number(value: float | None, *, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else ("inf" if value > 0 else "-inf")
 
 
-def figures(entry: Mapping[str, Any]) -> dict[str, str]:
+def figures(entry: Mapping[str, Any], *, digits: int = 3) -> dict[str, str]:
     """The texts of one entry of the summary: "mean", "interval", "median", "n", "excluded", "infinite"."""
     return {
-        "mean": number(entry["mean"]),
-        "interval": f"{number(entry['low'])} to {number(entry['high'])}",
-        "median": number(entry["median"]),
+        "mean": number(entry["mean"], digits=digits),
+        "interval": f"{number(entry['low'], digits=digits)} to {number(entry['high'], digits=digits)}",
+        "median": number(entry["median"], digits=digits),
         "n": str(entry["n"]),
         "excluded": str(entry.get("n_excluded", 0)),
         "infinite": str(entry.get("n_infinite", 0)),

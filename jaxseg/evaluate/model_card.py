@@ -10,7 +10,8 @@ from typing import Any
 from jaxseg import paths
 from jaxseg.evaluate import card_limits, card_scores
 from jaxseg.evaluate.card_facts import CardFacts, read_facts
-from jaxseg.evaluate.card_text import bullets, code, count, plural, safe, times
+from jaxseg.evaluate.card_text import bullets, code, count, plural, safe
+from jaxseg.evaluate.files import times
 from jaxseg.evaluate.report import without_paths
 from jaxseg.typing import UserError
 

@@ -2,6 +2,7 @@
 
     taskset -c 0 python -m benchmarks.ensembles --set=isbi --root=ISBI2012_EM --output=runs/ensembles_isbi
     taskset -c 1 python -m benchmarks.ensembles --set=hippocampus --root=MSD_HIPPOCAMPUS --output=runs/ensembles_hip
+    taskset -c 0 python -m benchmarks.ensembles --set=drive --root=DRIVE --output=runs/ensembles_drive
 
 Every arm is `launch.py` with `--config.ensemble.*`; a small 2D U-Net, its last checkpoint, no flips. STEPS is the
 duration of one network; every ensemble trains 5 STEPS updates in all, and so does the one network that is trained five
@@ -24,7 +25,7 @@ from benchmarks import paired
 from jaxseg import metrics
 from jaxseg.evaluate import files
 
-SET = flags.DEFINE_enum("set", "isbi", ["isbi", "hippocampus"], "Which data set.")
+SET = flags.DEFINE_enum("set", "isbi", ["isbi", "hippocampus", "drive"], "Which data set.")
 ROOT = flags.DEFINE_string("root", None, "Its folder.", required=True)
 OUTPUT = flags.DEFINE_string("output", "runs/ensembles", "Where the runs go.")
 STEPS = flags.DEFINE_integer("steps", 250, "Updates of one network.")
@@ -46,6 +47,10 @@ SETS = {
         "--config.model.decoder_convs=(2,2)", "--config.augment=rotate_scale|brightness|gamma",
         "--config.optim.ema=0.0", "--config.data.foreground=0.5", "--config.predict.batch_size=32",
     ],
+    "drive": [
+        "--config=configs/drive.py", "--config.data.patch_size=(96,96)", "--config.data.batch_size=4",
+        "--config.evaluate.curves=False", "--config.evaluate.background=False",
+    ],
 }  # fmt: skip
 COMMON = [
     "--config.model.features=(8,16,32)", "--config.model.deep_supervision=False", "--config.predict.tta=False",
@@ -55,6 +60,7 @@ COMMON = [
 NETWORKS = {
     "isbi": "('unet(features=(8,16,32))','segnet(width=8)','deeplabv3plus','pixel_features')",
     "hippocampus": "('unet(features=(8,16,32))','unetplusplus(features=(8,16,32))','deeplabv3plus','pixel_features')",
+    "drive": "('unet(features=(8,16,32))','segnet(width=8)','deeplabv3plus','pixel_features')",
 }
 
 

@@ -48,7 +48,8 @@ def train(arguments: workdir.Arguments) -> bool:
         finished = KINDS[kind](arguments, members, prepared)
     except member.Stopped:
         return False
-    workdir.update_record(folder, ensemble={"combine": member.combination(config), **finished})
+    entry = {"combine": member.combination(config), **finished}
+    processes.first(lambda: workdir.update_record(folder, ensemble=entry))  # who scores next reads it on every process
     return True
 
 

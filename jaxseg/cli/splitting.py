@@ -64,6 +64,12 @@ def member_split(config: ConfigDict, training: list, held_out: list) -> tuple[li
         return [training[place] for place in bag.drawn], [training[place] for place in bag.left_out]
     stacking = options.kind == "stacking"
     count = options.folds if stacking else max(2, round(1 / options.validation))
+    if len(set(subjects)) < count:
+        asked = "ensemble.folds" if stacking else "ensemble.validation"
+        raise UserError(
+            f"{asked}={options[asked.partition('.')[2]]} takes one of {count} training subjects, but there are "
+            f"{len(set(subjects))}; {'lower' if stacking else 'raise'} it, or train on more cases."
+        )
     inner = splits.folds([case.name for case in training], subjects, n_folds=count, kind=config.data.split_kind)
     names = set(inner[options.member % count if stacking else 0][1])
     return [case for case in training if case.name not in names], [case for case in training if case.name in names]

@@ -18,18 +18,25 @@ from jaxseg.transfer import stored
 from jaxseg.typing import UserError
 
 SECONDS = 280  # for one command on a busy machine
+UNET = "configs/unet3d.py:debug"
 FLAGS = (
-    "--config=configs/unet3d.py:debug", "--config.data.name=msd", "--config.data.patch_size=(8,8,8)",
+    "--config.data.name=msd", "--config.data.patch_size=(8,8,8)",
     "--config.data.spacing=keep", "--config.data.folds=2", "--config.augment=mirror", "--config.train.log_steps=1",
     "--config.optim.schedule=constant", "--config.train.eval_steps=1000000", "--config.evaluate.overlays=1",
 )  # fmt: skip
 
 
-def start(root, workdir, *more, process=None, port=None):
+def start(root, workdir, *more, config=UNET, process=None, port=None):
     """Starts the command, alone or as one of two."""
     own = ("coordinator=127.0.0.1:" + str(port), "processes=2", f"process={process}", "heartbeat_seconds=60")
     flags = [f"--config.parallel.{value}" for value in (own if port else ())]
-    command = [sys.executable, str(clinic.ROOT / "launch.py"), *FLAGS, f"--config.data.root={root}"]
+    command = [
+        sys.executable,
+        str(clinic.ROOT / "launch.py"),
+        f"--config={config}",
+        *FLAGS,
+        f"--config.data.root={root}",
+    ]
     return subprocess.Popen(
         [*command, f"--workdir={workdir}", *flags, *map(str, more)],
         cwd=clinic.ROOT,
@@ -40,11 +47,11 @@ def start(root, workdir, *more, process=None, port=None):
     )
 
 
-def start_two(root, workdir, *more):
+def start_two(root, workdir, *more, config=UNET):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [start(root, workdir, *more, process=process, port=port) for process in (0, 1)]
+    return [start(root, workdir, *more, config=config, process=process, port=port) for process in (0, 1)]
 
 
 def finish(*commands):
@@ -97,6 +104,27 @@ def test_two_killed_then_one_then_two_is_one_uninterrupted(tmp_path):
     found, expected = ({row["step"]: row["train/loss"] for row in of_run} for of_run in rows)
     assert found.keys() == expected.keys() == set(range(1, last + 3))
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-4)
+
+
+def test_an_ensemble_of_two_processes_scores_as_that_of_one(tmp_path):
+    root = clinic.msd(tmp_path / "task", cases=4)
+    small = clinic.config_file(tmp_path)  # with batch normalisation, whose statistics a mesh takes of the whole batch
+    own = ("ensemble.kind=bagging", "ensemble.members=2", "train.total_steps=30", "parallel.kind=mesh")
+    own = tuple(f"--config.{option}" for option in own)
+    together, alone = (tmp_path / name for name in ("together", "alone"))
+    printed = finish(*start_two(root, together, *own, config=small), start(root, alone, *own, config=small))
+    assert "member_1" in printed[0] and "member_1" not in printed[1]
+    for scored in (".", "out_of_bag"):
+        found, expected = (
+            [row for row in csv.DictReader((folder / "evaluation" / scored / "cases.csv").open())]
+            for folder in (together, alone)
+        )
+        assert [(row["case"], row["class"]) for row in found] == [(row["case"], row["class"]) for row in expected]
+        dice = [[float(row["dice"]) for row in rows] for rows in (found, expected)]
+        np.testing.assert_allclose(*dice, atol=2e-3)
+        assert max(dice[0]) > 0.3  # something has been learnt
+    members = [json.loads((folder / "evaluation" / "members.json").read_text()) for folder in (together, alone)]
+    assert members[0].keys() == members[1].keys()
 
 
 def _leaves(tree):

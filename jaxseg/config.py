@@ -165,7 +165,8 @@ def base_config() -> ConfigDict:
             "rate_factor": 1.0,  # learning rate of the discriminator over that of the network
             "pixel": 0.0,  # weight of the mean absolute error against the true image
             "feature_matching": 0.0,  # of the same in the discriminator's features
-            "perceptual": 0.0,  # of the same in the features of a fixed network:
+            "perceptual": 0.0,  # of the same in the features of a fixed network,
+            "label_consistency": 0.0,  # of its cross-entropy in made images for their label map (synthesis):
             "network": optional(str),  # workdir of a segmentation run of the same kind of images
             "cycle": 10.0,  # of there and back (unpaired translation)
             "identity": 0.5,  # of leaving alone what is of the target kind already, times cycle

@@ -8,7 +8,8 @@ from jaxseg.config import MAKERS, is_ensemble, ndim_of
 
 LOSSES = ("hinge", "least_squares", "logistic", "relativistic")
 NOT_NEGATIVE = (
-    "weight", "start", "pixel", "feature_matching", "perceptual", "cycle", "identity", "pool", "gradient_penalty",
+    "weight", "start", "pixel", "feature_matching", "perceptual", "label_consistency", "cycle", "identity", "pool",
+    "gradient_penalty",
 )  # fmt: skip
 RECIPES = ("nnunet", "light", "em", "fundus")  # of augmentation
 GENERATORS = ("spade", "pix2pix", "resnet_generator", "super_resolution")
@@ -41,6 +42,10 @@ def _game_problems(config: ConfigDict) -> Iterator[str]:
         yield f"adversarial.loss must be one of {', '.join(LOSSES)}, got {options.loss!r}."
     if options.perceptual and not options.network:
         yield "adversarial.perceptual compares features of a fixed network; name its workdir in adversarial.network."
+    if options.label_consistency and not options.network:
+        yield "adversarial.label_consistency asks a segmentation run; name its workdir in adversarial.network."
+    if options.label_consistency and config.task != "synthesis":
+        yield f"adversarial.label_consistency is for task='synthesis', whose images have labels, got {config.task!r}."
     if len(config.optim.betas) != 2 or not all(0 <= beta < 1 for beta in config.optim.betas):
         yield f"optim.betas must be two numbers from 0 to below 1, got {tuple(config.optim.betas)}."
 

@@ -103,7 +103,7 @@ def check_model(config: ConfigDict, known: Facts) -> None:
     try:
         image = jax.ShapeDtypeStruct(shape, np.float32)
         params, _ = jax.eval_shape(task(config, known).init, jax.random.key(0), image)
-        images.check_features(config, known.channels, patch)
+        images.check_features(config, known.channels, patch, len(known.classes))
     except UserError:
         raise  # is a ValueError too, but says what is wrong and where
     except ValueError as error:

@@ -60,6 +60,17 @@ def divisor(folder: str) -> tuple[int, ...]:
     return build.divisor(config, build.stored_facts(record))
 
 
+def check_classes(folder: str, num_classes: int) -> None:
+    """Raises a UserError unless the last layer of a run's network has one score for each of so many classes."""
+    known = build.stored_facts(workdir.record(paths.path(folder)))
+    if known.regions or len(known.classes) != num_classes:
+        found = "overlapping regions" if known.regions else f"{len(known.classes)} classes"
+        raise UserError(
+            f"adversarial.label_consistency needs a run that tells the {num_classes} classes of the label maps apart, "
+            f"but {folder} tells {found}; name another in adversarial.network, or leave the option at 0."
+        )
+
+
 def _check(folder: str, task: str, record: dict) -> None:
     if task != "semantic" or "dataset" not in record:
         raise UserError(f"{folder} holds no trained segmentation run, whose features could be compared; name another.")

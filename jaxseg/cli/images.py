@@ -186,7 +186,8 @@ def task(config: ConfigDict, channels: Sequence[str], num_classes: int, *, ndim:
     judge, game = discriminator(config, ndim=ndim, dtype=dtype), rules(config)
     coding = intensities(config, channels)
     make = functools.partial(generator, config, channels, dtype=dtype)
-    likeness = tasks.Fidelity(config.adversarial.pixel, config.adversarial.perceptual, perceive(config))
+    options = config.adversarial
+    likeness = tasks.Fidelity(options.pixel, options.perceptual, perceive(config), options.label_consistency)
     if config.task == "synthesis":
         return tasks.synthesis(make(), judge, game, likeness, num_classes=num_classes, intensities=coding)
     if config.task == "super_resolution":
@@ -197,7 +198,6 @@ def task(config: ConfigDict, channels: Sequence[str], num_classes: int, *, ndim:
     given, made = source(config, channels), target(config, channels)
     if config.translation.paired:
         return tasks.translation(make(), judge, game, likeness, source=given, target=made, intensities=coding)
-    options = config.adversarial
     assert game is not None  # validation
     return tasks.unpaired(
         {FORWARD: make(), BACKWARD: make(made=len(given))},
@@ -225,7 +225,7 @@ def factors(network: Any) -> tuple[int, ...]:
 
 def perceive(config: ConfigDict) -> Callable | None:
     """Returns `image -> features` of the run that `adversarial.network` names, loaded when it is first asked."""
-    if not config.adversarial.perceptual:
+    if not (config.adversarial.perceptual or config.adversarial.label_consistency):
         return None
 
     def seen(image: jax.Array) -> list[jax.Array]:
@@ -236,15 +236,19 @@ def perceive(config: ConfigDict) -> Callable | None:
     return seen
 
 
-def check_features(config: ConfigDict, channels: Sequence[str], patch: Sequence[int]) -> None:
+def check_features(config: ConfigDict, channels: Sequence[str], patch: Sequence[int], num_classes: int) -> None:
     """Reads the fixed network of `perceive` and asks it for the shapes of features of a made patch.
 
     Raises:
-      UserError: there is none in that workdir, or it does not take such images.
+      UserError: there is none in that workdir, or it does not take such images, or does not tell these classes apart.
     """
     look = perceive(config) if makes_images(config) else None
     if look is not None:
         jax.eval_shape(look, jax.ShapeDtypeStruct((1, *patch, len(target(config, channels))), np.float32))
+        if config.adversarial.label_consistency:
+            from jaxseg.cli import features
+
+            features.check_classes(config.adversarial.network, num_classes)
 
 
 def with_other(augment: Callable) -> Callable:

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxseg import ops
+from jaxseg import losses, ops
 from jaxseg.data import value_range
 from jaxseg.tasks import players
 from jaxseg.tasks.players import DISCRIMINATOR, GENERATOR, Pair, Perceive, Rules
-from jaxseg.typing import Task
+from jaxseg.typing import IGNORE, Task
 
 
 class Example(NamedTuple):
@@ -25,11 +25,13 @@ class Example(NamedTuple):
       given: arguments of the generator, a tuple.
       condition: what the discriminator sees beside every image `(B, *S, D)`; None: the image alone.
       true: the real image, encoded from -1 to 1 `(B, *S, C)`.
+      label: classes that the image shows `(B, *S)`, where it is made of them.
     """
 
     given: tuple[Array, ...]
     condition: Float[Array, "B *S D"] | None
     true: Float[Array, "B *S C"]
+    label: Int[Array, "B *S"] | None = None
 
 
 class Fidelity(NamedTuple):
@@ -39,11 +41,14 @@ class Fidelity(NamedTuple):
       pixel: weight of the mean absolute error of encoded intensities.
       perceptual: of the same in features of a fixed network,
       perceive: which this gives for normalised images.
+      label_consistency: weight of the cross-entropy of the network's last layer, its logits, for the classes that an
+        image was made of: what segments real images shall find the label map in made ones.
     """
 
     pixel: float = 0.0
     perceptual: float = 0.0
     perceive: Perceive | None = None
+    label_consistency: float = 0.0
 
 
 class Intensities(NamedTuple):
@@ -91,7 +96,7 @@ def synthesis(
     def read(batch: dict, key: Array) -> Example:
         segmentation = one_hot(batch["label"], num_classes)
         style = players.per_sample(jax.random.fold_in(key, 0), batch["index"], length)
-        return Example((segmentation, style), segmentation, intensities.encode(batch["image"]))
+        return Example((segmentation, style), segmentation, intensities.encode(batch["image"]), batch["label"])
 
     def blank(image: Array) -> Example:
         segmentation = jnp.zeros((*image.shape[:-1], num_classes))
@@ -252,7 +257,7 @@ def _task(
 
     def making(params, extra, batch, key, *, axis_name=None):
         example, made, updated = play(params, extra, batch, key)
-        loss, figures = fidelity_loss(fidelity, made, example.true, made_as)
+        loss, figures = fidelity_loss(fidelity, made, example.true, made_as, label=example.label)
         if rules is not None:
             pair = Pair(example.true, made, example.condition, batch["index"])
             trial = jax.random.fold_in(key, 3)
@@ -276,14 +281,25 @@ def _task(
 
 
 def fidelity_loss(
-    fidelity: Fidelity, made: Float[Array, "B *S C"], true: Float[Array, "B *S C"], intensities: Intensities
+    fidelity: Fidelity,
+    made: Float[Array, "B *S C"],
+    true: Float[Array, "B *S C"],
+    intensities: Intensities,
+    *,
+    label: Int[Array, "B *S"] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Returns (loss, figures) of made images against true ones, both encoded."""
+    """Returns (loss, figures) of made images against true ones, both encoded, and against what they were made of."""
     error = players.mean_absolute(made, true)
     loss, figures = fidelity.pixel * error, {"error/pixel": error}
-    if fidelity.perceptual and fidelity.perceive is not None:
-        features = [fidelity.perceive(intensities.decode(image)) for image in (made, jax.lax.stop_gradient(true))]
-        seen = players.mean_absolute(*features)
+    if fidelity.perceive is None:
+        return loss, figures
+    found = fidelity.perceive(intensities.decode(made))
+    if fidelity.perceptual:
+        seen = players.mean_absolute(found, fidelity.perceive(intensities.decode(jax.lax.stop_gradient(true))))
         figures["error/perceptual"] = seen
         loss = loss + fidelity.perceptual * seen
+    if fidelity.label_consistency and label is not None:
+        missed = jnp.mean(losses.cross_entropy(found[-1], label, ignore_label=IGNORE))
+        figures["error/labels"] = missed
+        loss = loss + fidelity.label_consistency * missed
     return loss, figures

@@ -136,6 +136,8 @@ def test_without_a_held_out_fold_the_latest_is_the_best(root, toys, tmp_path):
         ("synthesis", {"adversarial__rate_factor": float("inf")}, "adversarial.rate_factor must be positive"),
         ("synthesis", {"adversarial__loss": "hing"}, "adversarial.loss must be one of hinge, least_squares"),
         ("synthesis", {"adversarial__perceptual": 1.0}, "name its workdir in adversarial.network"),
+        ("synthesis", {"adversarial__label_consistency": 1.0}, "asks a segmentation run; name its workdir"),
+        ("translation", {"adversarial__label_consistency": 1.0}, "is for task='synthesis', whose images have labels"),
         ("synthesis", {"optim__betas": (0.9,)}, "optim.betas must be two numbers from 0 to below 1"),
         ("synthesis", {"adversarial__weight": 0.0}, "nothing says what images should look like"),
         ("synthesis", {"data__fold": "all"}, "trains one network on one fold"),
@@ -407,4 +409,14 @@ def test_a_network_whose_features_do_not_fit_is_told_before_anything_is_prepared
         config.adversarial.network = network  # of two channels; one is made
         with pytest.raises(UserError, match=words):
             prepare.ensure(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_consistent_labels_need_a_run_of_the_same_classes(segmenter, root, tmp_path):
+    network = str(segmenter)
+    config = configuration("synthesis", root=root, adversarial__label_consistency=1.0, adversarial__network=network)
+    with pytest.raises(
+        UserError, match=r"tells the 3 classes of the label maps apart, but .* tells overlapping regions"
+    ):
+        prepare.ensure(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

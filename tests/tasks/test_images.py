@@ -145,6 +145,26 @@ def test_features_of_a_fixed_network_are_compared_in_normalised_intensities():
     assert float(value) == pytest.approx(3 * expected, rel=1e-5)
 
 
+def test_made_images_shall_show_a_fixed_network_what_they_were_made_of():
+    batch = labelled()  # whose first row is of no class
+
+    def perceive(image):
+        planes = jnp.concatenate([image, -image, 0 * image], -1)
+        return [100 * image, planes]
+
+    task = synthesis(rivals.Generator(), fidelity=tasks.Fidelity(perceive=perceive, label_consistency=3.0))
+    params, extra = begun(task, batch)
+    (value, (figures, _)), slope = jax.value_and_grad(task.losses[GENERATOR], has_aux=True)(params, extra, batch, KEY)
+    label = np.asarray(batch["label"])
+    made = 3.0 * (label == 0)  # the first plane, decoded
+    planes = np.stack([made, -made, 0 * made], -1)
+    wanted = np.take_along_axis(planes, label[..., None].clip(0), -1)[..., 0]
+    missed = (np.log(np.exp(planes).sum(-1)) - wanted)[label >= 0].mean()
+    assert float(figures["error/labels"]) == pytest.approx(missed, rel=1e-5)
+    assert float(value) == pytest.approx(3 * missed, rel=1e-5) and "error/perceptual" not in figures
+    assert float(slope[GENERATOR]["gain"]) < 0  # a larger gain would show class 0 more clearly
+
+
 KINDS = ("zscore", "unit", "ct", "rgb")
 
 

@@ -3,7 +3,8 @@
     taskset -c 1 python -m benchmarks.synthesis --root=MSD_HIPPOCAMPUS --output=runs/synthesis
 
 For every N and seed one generator (configs/synthesis_hippocampus.py) learns from the same N cases that the segmentation
-networks learn from, and makes --made images of label maps bent at random. All arms train the same small 2D U-Net with
+networks learn from, and makes --made images of label maps bent at random; a second one, "consistent", also learns to
+show the segmentation network of the same N cases the label map. All arms train the same small 2D U-Net with
 as many updates and are scored on the same held-out volumes of fold 0; differences are paired by case, seeds
 averaged first. A segmentation network trained on all real training cases says how well made images keep their labels.
 Finished runs stay, so that the command goes on where it stopped.
@@ -24,6 +25,7 @@ from jaxseg import metrics
 ROOT = flags.DEFINE_string("root", None, "Folder of the data set.", required=True)
 OUTPUT = flags.DEFINE_string("output", "runs/synthesis", "Where the runs go.")
 NUMBERS = flags.DEFINE_list("cases", ["5", "10", "20"], "How many real cases.")
+CHOSEN = flags.DEFINE_list("generators", ["plain", "consistent"], "Kinds of generators whose images are tried.")
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of every arm.")
 STEPS = flags.DEFINE_integer("steps", 1500, "Updates of a segmentation network.")
 GENERATOR_STEPS = flags.DEFINE_integer("generator_steps", 1200, "Updates of a generator.")
@@ -32,13 +34,18 @@ MADE = flags.DEFINE_integer("made", 300, "Images that a generator makes.")
 STRONG = "--config.augment=rotate_scale|brightness|gamma"
 SEGMENTATION = [*paired.HIPPOCAMPUS_SLICES, "--config.optim.warmup_steps=10"]
 BASE = "real, augmented"
-PERCEPTUAL = 2.0
-# Arm -> (share of made images, flags)
-ARMS: dict[str, tuple[float, list[str]]] = {
-    "real": (0.0, ["--config.augment=none"]),
-    BASE: (0.0, [STRONG]),
-    "real + made, augmented": (0.5, [STRONG]),
-    "real + made, real at the end, augmented": (0.5, [STRONG, "--config.data.extra_until=0.5"]),
+PERCEPTUAL, SHARE = 2.0, 0.5
+UNTIL = "--config.data.extra_until=0.5"
+# Kind of generator -> (folder of its images, flags)
+GENERATORS = {"plain": ("made", []), "consistent": ("consistent", ["--config.adversarial.label_consistency=1.0"])}
+# Arm -> (kind of generator that half of the images come from, flags)
+ARMS: dict[str, tuple[str, list[str]]] = {
+    "real": ("", ["--config.augment=none"]),
+    BASE: ("", [STRONG]),
+    "real + made, augmented": ("plain", [STRONG]),
+    "real + made, real at the end, augmented": ("plain", [STRONG, UNTIL]),
+    "real + made consistently, augmented": ("consistent", [STRONG]),
+    "real + made consistently, real at the end, augmented": ("consistent", [STRONG, UNTIL]),
 }
 
 
@@ -71,18 +78,20 @@ def segment(place: pathlib.Path, updates: int, number: int, seed: int, *options:
     )  # fmt: skip
 
 
-def generate(number: int, seed: int, judge: pathlib.Path) -> pathlib.Path:
+def generate(kind: str, number: int, seed: int, judge: pathlib.Path) -> pathlib.Path:
     """Trains a generator on N cases and returns the folder of what it has made.
 
     Its perceptual loss has the features of the segmentation network that was trained on the same N cases.
     """
-    place, made = folder("generator", number, seed), folder("made", number, seed)
-    steps = GENERATOR_STEPS.value
+    name, own = GENERATORS[kind]
+    place = folder("generator" if kind == "plain" else f"generator {kind}", number, seed)
+    made, steps = folder(name, number, seed), GENERATOR_STEPS.value
     launch(
         place, "--mode=train", f"--config=configs/synthesis_hippocampus.py:cases={number},steps={steps}",
         f"--config.data.root={ROOT.value}", f"--workdir={place}", f"--config.seed={seed}",
         f"--config.data.store={pathlib.Path(OUTPUT.value) / 'prepared'}", f"--config.train.eval_steps={steps // 2}",
         f"--config.adversarial.perceptual={PERCEPTUAL}", f"--config.adversarial.network={folder(BASE, number, seed)}",
+        *own,
     )  # fmt: skip
     launch(
         made, "--mode=synthesize", f"--workdir={place}", f"--output={made}", f"-n={MADE.value}", "--overwrite",
@@ -94,11 +103,11 @@ def generate(number: int, seed: int, judge: pathlib.Path) -> pathlib.Path:
 def run(number: int, seed: int, judge: pathlib.Path) -> None:
     """Runs all arms of one N and seed."""
     segment(folder(BASE, number, seed), STEPS.value, number, seed, *ARMS[BASE][1])
-    made = generate(number, seed, judge)
-    for name, (share, options) in ARMS.items():
-        updates, place = STEPS.value, folder(name, number, seed)
-        extra = [f"--config.data.extra=('{made}',)", f"--config.data.extra_share={share}"] if share else []
-        segment(place, updates, number, seed, *options, *extra)
+    made = {kind: generate(kind, number, seed, judge) for kind in CHOSEN.value}
+    for name, (kind, options) in ARMS.items():
+        if kind in ("", *made):
+            extra = [f"--config.data.extra=('{made[kind]}',)", f"--config.data.extra_share={SHARE}"] if kind else []
+            segment(folder(name, number, seed), STEPS.value, number, seed, *options, *extra)
 
 
 def table() -> None:
@@ -119,15 +128,16 @@ def table() -> None:
             against = f"{gap['mean_difference']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
             spread = f"{np.mean(dice):.4f} ± {np.std(dice, ddof=1):.4f}" if len(dice) > 1 else f"{dice[0]:.4f}"
             print(f"| {number} | {name} | {len(done)} | {spread} | {'' if name == BASE else against} |")
-    print("\n| real cases | made images keep their labels: mean Dice of each seed |\n| --- | --- |")
+    print("\n| real cases | generator | made images keep their labels: mean Dice of each seed |\n| --- | --- | --- |")
     for number in map(int, NUMBERS.value):
-        kept = []
-        for seed in map(int, SEEDS.value):
-            record = folder("made", number, seed) / "provenance.json"
-            if record.exists():
-                rows = json.loads(record.read_text())["files"].values()
-                kept.append(np.mean([row["dice"] for row in rows if row["dice"] is not None]))
-        print(f"| {number} | {', '.join(f'{value:.3f}' for value in kept)} |")
+        for kind, (name, _) in GENERATORS.items():
+            kept = []
+            for seed in map(int, SEEDS.value):
+                record = folder(name, number, seed) / "provenance.json"
+                if record.exists():
+                    rows = json.loads(record.read_text())["files"].values()
+                    kept.append(np.mean([row["dice"] for row in rows if row["dice"] is not None]))
+            print(f"| {number} | {kind} | {', '.join(f'{value:.3f}' for value in kept)} |")
 
 
 def main(_) -> None:

@@ -30,7 +30,7 @@ ROOT = flags.DEFINE_string("root", None, "Its folder.", required=True)
 OUTPUT = flags.DEFINE_string("output", "runs/ensembles", "Where the runs go.")
 STEPS = flags.DEFINE_integer("steps", 250, "Updates of one network.")
 SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds an arm.")
-ARMS = flags.DEFINE_list("arms", [], "Which arms to run; empty: all.")
+ARMS = flags.DEFINE_multi_string("arms", [], "An arm to run, by its name in the table; may be repeated; none: all.")
 
 MEMBERS = 5
 AT_ONCE = ["--config.ensemble.together=unroll"]

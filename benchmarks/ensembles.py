@@ -32,6 +32,7 @@ STEPS = flags.DEFINE_integer("steps", 250, "Updates of one network.")
 SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds an arm.")
 ARMS = flags.DEFINE_multi_string("arms", [], "An arm to run, by its name in the table; may be repeated; none: all.")
 
+ONE, LONG = "one network", "one network, five times as long"
 MEMBERS = 5
 AT_ONCE = ["--config.ensemble.together=unroll"]
 SWA = "snapshots, weights averaged (SWA)"
@@ -67,8 +68,8 @@ NETWORKS = {
 def arms() -> dict[str, tuple[int, int, list[str]]]:
     """Arm -> (updates of one training, updates in all, flags); the order is that of the table."""
     steps, whole = STEPS.value, MEMBERS * STEPS.value
-    found: dict[str, tuple[int, int, list[str]]] = {"one network": (steps, steps, [])}
-    found["one network, five times as long"] = (whole, whole, [])
+    found: dict[str, tuple[int, int, list[str]]] = {ONE: (steps, steps, [])}
+    found[LONG] = (whole, whole, [])
     for kind in ("seeds", "bagging", "boosting", "gradient_boosting"):
         own = [f"--config.ensemble.kind={kind}", f"--config.ensemble.members={MEMBERS}", "--config.ensemble.patience=0"]
         found[kind] = (steps, whole, own + AT_ONCE if kind in ("seeds", "bagging") else own)
@@ -115,25 +116,53 @@ def average(name: str) -> list[dict]:
     return paired.average([folder_of(name, seed) for seed in range(SEEDS.value)])
 
 
+def certainty_of(name: str, seed: int) -> dict:
+    """What a run says of its own certainty."""
+    return json.loads((folder_of(name, seed) / files.FOLDER / "certainty.json").read_text())
+
+
+def correlation(found: dict, of: str) -> float:
+    """Mean over the classes of the rank correlation between a figure without the truth and the measured Dice."""
+    classes = [entry["spearman"] for entry in (found.get(of) or {}).values() if entry["spearman"] is not None]
+    return float(np.mean(classes)) if classes else float("nan")
+
+
+def difference(base: str, name: str) -> str:
+    """Mean difference of the Dice, paired by case, with its interval; seeds averaged first."""
+    if base == name:
+        return ""
+    gap = metrics.compare(average(base), average(name))
+    return f"{gap['mean_difference']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+
+
+def row(name: str, references: list[str]) -> str:
+    """One line of the table: means over the seeds."""
+    seeds = range(SEEDS.value)
+    dice = [float(np.mean(list(dice_of(name, seed).values()))) for seed in seeds]
+    spread = f"{np.mean(dice):.3f} ± {np.std(dice, ddof=1):.3f}" if len(dice) > 1 else f"{dice[0]:.3f}"
+    found = [certainty_of(name, seed) for seed in seeds]
+    errors = [f"{np.mean([one[field] for one in found]):.3f}" for field in ("ece", "ece_scaled")]
+    ranks = [f"{np.mean([correlation(one, of) for one in found]):.2f}" for of in ("quality", "agreement")]
+    seconds = [json.loads((folder_of(name, seed) / "seconds.json").read_text()) for seed in seeds]
+    cells = [name, spread, *(difference(base, name) for base in references), *errors, *ranks, f"{np.mean(seconds):.0f}"]
+    return f"| {' | '.join(cells)} |"
+
+
 def main(_) -> None:
     """Runs what is missing, then prints the table."""
     chosen = arms()
     for seed in range(SEEDS.value):
         for name, (updates, _, options) in chosen.items():
             run(name, seed, updates, options)
-    print("\n| arm | updates in all | Dice | against one network (95 % interval) | ECE | seconds |\n|" + " --- |" * 6)
-    base = average("one network")
-    for name, (_, total, _) in chosen.items():
-        dice = [float(np.mean(list(dice_of(name, seed).values()))) for seed in range(SEEDS.value)]
-        gap = metrics.compare(base, average(name))
-        difference = f"{gap['mean_difference']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
-        places = [folder_of(name, seed) for seed in range(SEEDS.value)]
-        errors = [json.loads((place / files.FOLDER / "certainty.json").read_text())["ece"] for place in places]
-        seconds = [json.loads((place / "seconds.json").read_text()) for place in places]
-        spread = f"{np.mean(dice):.4f} ± {np.std(dice, ddof=1):.4f}" if len(dice) > 1 else f"{dice[0]:.4f}"
-        difference = "" if name == "one network" else difference
-        print(f"| {name} | {total:,} | {spread} | {difference} | {np.mean(errors):.4f} | {np.mean(seconds):.0f} |")
-    print(f"\nn = {len({row['case'] for row in base})} held-out cases, {SEEDS.value} seeds, {STEPS.value} updates")
+    references = [name for name in (ONE, LONG) if name in chosen]
+    against = [f"against {name} (95 %)" for name in references]
+    head = ["arm", "Dice", *against, "ECE", "scaled", "quality", "agreement", "s"]
+    print(f"\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
+    for name in chosen:
+        print(row(name, references))
+    cases = {case for case, _ in dice_of(next(iter(chosen)), 0)}
+    print(f"\nn = {len(cases)} held-out cases, {SEEDS.value} seeds, {STEPS.value} updates; quality, agreement: rank")
+    print("correlation with the measured Dice, mean over classes and seeds")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Flags, dispatch, and the one place where a wrong input becomes one sentence and exit status 2."""
 
+import contextlib
 import importlib
 import os
 import pathlib
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxseg import config as configs
 from jaxseg import paths, validation
-from jaxseg.cli import workdir
+from jaxseg.cli import alone, workdir
 from jaxseg.typing import UserError
 
 MODES = {
@@ -38,6 +39,7 @@ OF_FOLDS = {mode: f"jaxseg.cli.folds:{mode}" for mode in ("run", "train", "evalu
 OF_MEMBERS = {mode: f"jaxseg.cli.members:{mode}" for mode in ("run", "train", "evaluate")}
 NEEDS_CONFIG = ("run", "prepare", "train", "plan", "compile", "tune")
 SHARED = ("run", "prepare", "train", "evaluate")  # what several processes do together
+ALONE = ("run", "prepare", "train", "tune")  # what two commands must not do in one workdir at a time
 RESUME = (
     "a process of this run was lost; the same command, on any number of hosts, resumes from the last checkpoint in {}"
 )
@@ -158,10 +160,13 @@ def _main(argv: list[str]) -> None:
         arguments = _arguments()
         if joined := MODE.value in SHARED:
             _join(arguments)
-        module, _, function = _runner(arguments.config).partition(":")
-        getattr(importlib.import_module(module), function)(arguments)
-        if joined:
-            _processes().finish()
+        with contextlib.ExitStack() as stack:
+            if MODE.value in ALONE:
+                _keep_others_out(arguments.workdir, stack, joined=joined)
+            module, _, function = _runner(arguments.config).partition(":")
+            getattr(importlib.import_module(module), function)(arguments)
+            if joined:
+                _processes().finish()
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -171,6 +176,18 @@ def _main(argv: list[str]) -> None:
         if not joined or not _processes().several():
             raise
         _processes().fail(error)
+
+
+def _keep_others_out(folder: paths.Path, stack: contextlib.ExitStack, *, joined: bool) -> None:
+    """Locks the workdir until the stack is closed; of several processes the first does, and all learn if it cannot."""
+
+    def lock() -> None:
+        stack.enter_context(alone.alone(folder))
+
+    if joined:
+        _processes().first(lock)
+    else:
+        lock()
 
 
 def _runner(config: ConfigDict) -> str:

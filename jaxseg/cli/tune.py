@@ -1,11 +1,9 @@
 """--mode tune: search over named fields of the config; trials in WORKDIR/trial_000, ..., findings in WORKDIR/tune."""
 
-import contextlib
 import functools
 import multiprocessing
 import os
-import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
@@ -41,25 +39,24 @@ def tune(arguments: workdir.Arguments) -> None:
     """Runs trials until `tune.trials` have ended; the same command goes on where an earlier one was stopped.
 
     Raises:
-      UserError: settings that cannot be searched, another search in the workdir, or no trial that finished.
+      UserError: settings that cannot be searched, or no trial that finished.
     """
     config, folder = arguments.config, arguments.workdir
     domains = _check(config)
     parts = _shares(config.tune.together)
     workdir.begin(folder, config, fixed=FIXED)
-    with _alone(folder / FOLDER):
-        options = ConfigDict(config.tune.to_dict())
-        options.first_rung = options.first_rung or config.train.eval_steps
-        study = Study(folder / FOLDER, options, domains, seed=config.seed)
-        dataset, prepared = prepare.ensure(ConfigDict(config.to_dict(), type_safe=False), folder)
-        _check_network(config, domains, build.facts(dataset))
-        search = Search(arguments, prepared, domains, study)
-        done = _one_by_one(search) if len(parts) == 1 else _together(search, parts)
-        _tell(search)
-        if done:
-            _check_outcome(study)
-        else:
-            print("stopped; the same command goes on with what is not finished")
+    options = ConfigDict(config.tune.to_dict())
+    options.first_rung = options.first_rung or config.train.eval_steps
+    study = Study(folder / FOLDER, options, domains, seed=config.seed)
+    dataset, prepared = prepare.ensure(ConfigDict(config.to_dict(), type_safe=False), folder)
+    _check_network(config, domains, build.facts(dataset))
+    search = Search(arguments, prepared, domains, study)
+    done = _one_by_one(search) if len(parts) == 1 else _together(search, parts)
+    _tell(search)
+    if done:
+        _check_outcome(study)
+    else:
+        print("stopped; the same command goes on with what is not finished")
 
 
 def _check(config: ConfigDict) -> dict[str, space.Domain]:
@@ -94,22 +91,6 @@ def _shares(together: int) -> list[shares.Share]:
     parts = shares.divide(platform, devices, together, available=shares.cores(), visible=visible)
     jax.config.update("jax_platforms", "cpu")  # the accelerators belong to the trials
     return parts
-
-
-@contextlib.contextmanager
-def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Refuses a second search in the same workdir; the lock goes with the process, however it ends."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"Another command is searching in {folder.parent}; wait, or name another --workdir."
-            ) from error
-        yield
 
 
 def _check_network(config: ConfigDict, domains: Mapping[str, space.Domain], known: build.Facts) -> None:

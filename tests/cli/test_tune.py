@@ -161,14 +161,6 @@ def test_a_trial_is_an_ordinary_config(tmp_path):
     assert config.optim.lr == 1e-3 and config.data.store is None
 
 
-def test_a_second_search_in_the_same_folder_waits_for_none(tmp_path):
-    with tune._alone(tmp_path / "tune"), pytest.raises(UserError, match="Another command is searching in"):  # noqa: SIM117
-        with tune._alone(tmp_path / "tune"):
-            pass
-    with tune._alone(tmp_path / "tune"):
-        assert (tmp_path / "tune" / "lock").exists()
-
-
 def test_when_no_trial_could_be_trained_the_first_says_why(tmp_path):
     config = config_of(space="optim.lr=log(1e-4,1e-2)", first_rung=1)
     study = Study(tmp_path, config.tune, tune._check(config), seed=0)

@@ -174,8 +174,8 @@ def _evaluate_sets(
         )
         return
     see = jax.jit(lambda image: features.pooled(features.of_run(str(config.synthesis.segmenter))(image)))
-    real, labels = _slices(config, held_out)
-    train, _ = _slices(config, training)
+    real, labels = slices(config, held_out)
+    train, _ = slices(config, training)
     apply = functools.partial(jax.jit(maker.task.predict), maker.variables)
     made = [image_cases.from_labels(config, known, apply, label, seed=number) for number, label in enumerate(labels)]
     step = features.divisor(str(config.synthesis.segmenter))
@@ -186,15 +186,17 @@ def _evaluate_sets(
         fingerprint.write_json(folder / image_report.SETS, evaluation.files.jsonable(found))
 
 
-def _slices(config: ConfigDict, cases: Sequence[store.StoredCase]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Returns (images, label maps) of cases, of volumes in 2D the slices that show a class; at most MOST_IMAGES."""
+def slices(
+    config: ConfigDict, cases: Sequence[store.StoredCase], *, most: int = MOST_IMAGES
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns (images, label maps) of cases, of volumes in 2D the slices that show a class; `most` taken evenly."""
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     for case in cases:
         image, label = image_cases.read(case)
         flat = label.ndim == configs.ndim_of(config)
         pairs += [(image, label)] if flat else [(i, m) for i, m in zip(image, label) if (m > 0).any()]
-    if len(pairs) > MOST_IMAGES:
-        pairs = [pairs[place] for place in np.linspace(0, len(pairs) - 1, MOST_IMAGES).round().astype(int)]
+    if len(pairs) > most:
+        pairs = [pairs[place] for place in np.linspace(0, len(pairs) - 1, most).round().astype(int)]
     return [image for image, _ in pairs], [label for _, label in pairs]
 
 

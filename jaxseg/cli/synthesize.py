@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +12,13 @@ import numpy as np
 import jaxseg
 from jaxseg import config as configs
 from jaxseg import paths, predict
-from jaxseg.cli import build, inference, kept_labels, label_source, workdir
-from jaxseg.data import label_samplers, made, made_files, preprocess, value_range
+from jaxseg.cli import build, inference, kept_labels, label_source, made_images, workdir
+from jaxseg.data import label_samplers, made, made_files, preprocess, store, value_range
 from jaxseg.train import checkpoint, logging
 from jaxseg.train import state as states
 from jaxseg.typing import IGNORE, UserError
+
+MOST_REAL = 150  # real images that are scored beside made ones
 
 
 class Generator(NamedTuple):
@@ -124,8 +126,21 @@ def make(arguments: workdir.Arguments, generator: Generator) -> None:
         score=score,
         min_dice=options.min_dice,
     )
-    files = _write(arguments, generator, source, pairs, known, settings)
-    _tell(arguments, generator, files)
+    real = [] if score is None else _of_real_images(arguments, record, score)
+    files = _write(arguments, generator, source, pairs, known, settings, real)
+    _tell(arguments, generator, files, real)
+
+
+def _of_real_images(arguments: workdir.Arguments, record: Mapping[str, Any], score: made.ScoreFn) -> list[float]:
+    """Returns the same scores of real images that the generator has not seen, a measure for those of made ones."""
+    config, names = arguments.config, set(record.get("split", {}).get("held out", ()))
+    place = build.store_folder(config, arguments.workdir)
+    cases = [case for case in store.open(place) if case.name in names] if names else []
+    found = []
+    for image, label in zip(*made_images.slices(config, cases, most=MOST_REAL)):
+        dice = score(image.astype(np.float32), made.Drawn(label.astype(np.int16), "a held-out case"))
+        found += [] if dice is None else [dice]
+    return found
 
 
 def _write(
@@ -135,6 +150,7 @@ def _write(
     pairs: Iterable[made.Pair],
     known: build.Facts,
     settings: preprocess.Settings,
+    real: Sequence[float],
 ) -> dict[str, Any]:
     """Writes --output, whole or not at all, and returns what is recorded of each pair by its name."""
     ndim, files = configs.ndim_of(arguments.config), {}
@@ -158,7 +174,8 @@ def _write(
             )
             files[pair.name] = {"label_from": pair.drawn.source, "dice": pair.dice, "tries": pair.tries}
             show(done, case=pair.name)
-        made_files.write_record(folder, _about(arguments, generator, source, known, settings, suffixes, files))
+        about = _about(arguments, generator, source, known, settings, suffixes, files)
+        made_files.write_record(folder, {**about, "real_dice": float(np.mean(real)) if real else None})
     return files
 
 
@@ -191,7 +208,12 @@ def _about(arguments, generator, source, known, settings, suffixes, files) -> di
     }
 
 
-def _tell(arguments: workdir.Arguments, generator: Generator, files: Mapping[str, Mapping[str, Any]]) -> None:
+def _tell(
+    arguments: workdir.Arguments,
+    generator: Generator,
+    files: Mapping[str, Mapping[str, Any]],
+    real: Sequence[float],
+) -> None:
     print(f"{len(files)} images with labels in {arguments.output} (checkpoint {generator.step} of {arguments.workdir})")
     if not arguments.config.synthesis.segmenter:
         return
@@ -199,3 +221,5 @@ def _tell(arguments: workdir.Arguments, generator: Generator, files: Mapping[str
     again = sum(row["tries"] > 1 for row in files.values())
     mean = f"{np.mean(scores):.3f}" if scores else "-"
     print(f"synthetic images keep their labels: mean Dice {mean} (n = {len(scores)}); {again} were made anew")
+    if real:
+        print(f"real held-out images by the same measure: mean Dice {np.mean(real):.3f} (n = {len(real)})")

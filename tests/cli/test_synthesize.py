@@ -14,7 +14,7 @@ from jaxseg import predict, validation
 from jaxseg.cli import build, inference, kept_labels, label_source, main, prepare, synthesize, workdir
 from jaxseg.data import made, preprocess, readers, store
 from jaxseg.data.datasets import image_mask
-from jaxseg.typing import IGNORE, UserError
+from jaxseg.typing import IGNORE, UserError, Volume
 
 VALUES = np.array([[-1.5], [0.0], [1.5]], np.float32)  # standard deviations that the generator gives each class
 
@@ -310,6 +310,21 @@ def test_images_that_lose_their_labels_are_made_anew(slices, tmp_path, monkeypat
     said = capsys.readouterr().out
     mean = np.mean([row["dice"] for row in record["files"].values()])
     assert f"synthetic images keep their labels: mean Dice {mean:.3f} (n = 2); 2 were made anew" in said
+    real = dice_of_held_out_slices(slices)
+    assert record["real_dice"] == pytest.approx(np.mean(real), rel=1e-6)
+    assert f"real held-out images by the same measure: mean Dice {np.mean(real):.3f} (n = {len(real)})" in said
+
+
+def dice_of_held_out_slices(folder):
+    """What `find` makes of each slice of the last case that shows a class: the mean over its classes."""
+    case = store.open(folder / "prepared")[-1]
+    image, label = store.read_patch(case, (0,) * 3, case.shape)
+    found, scores = find(Volume(image, (1.0, 1.0, 1.0), np.eye(4))).labels, []
+    for own, true in zip(found, label):
+        classes = [c for c in (1, 2) if (true == c).any()]
+        overlaps = [2 * ((own == c) & (true == c)).sum() / ((own == c).sum() + (true == c).sum()) for c in classes]
+        scores += [np.mean(overlaps)] if classes else []
+    return scores
 
 
 def test_a_failure_in_the_middle_leaves_nothing(slices, tmp_path, monkeypatch):

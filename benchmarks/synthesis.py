@@ -26,6 +26,7 @@ ROOT = flags.DEFINE_string("root", None, "Folder of the data set.", required=Tru
 OUTPUT = flags.DEFINE_string("output", "runs/synthesis", "Where the runs go.")
 NUMBERS = flags.DEFINE_list("cases", ["5", "10", "20"], "How many real cases.")
 CHOSEN = flags.DEFINE_list("generators", ["plain", "consistent"], "Kinds of generators whose images are tried.")
+ONLY = flags.DEFINE_multi_string("arms", [], "An arm to run, by its name in the table; may be repeated; none: all.")
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of every arm.")
 STEPS = flags.DEFINE_integer("steps", 1500, "Updates of a segmentation network.")
 GENERATOR_STEPS = flags.DEFINE_integer("generator_steps", 1200, "Updates of a generator.")
@@ -37,7 +38,7 @@ BASE = "real, augmented"
 PERCEPTUAL, SHARE = 2.0, 0.5
 UNTIL = "--config.data.extra_until=0.5"
 # Kind of generator -> (folder of its images, flags)
-GENERATORS = {"plain": ("made", []), "consistent": ("consistent", ["--config.adversarial.label_consistency=1.0"])}
+GENERATORS = {"plain": ("made", []), "consistent": ("consistent", ["--config.adversarial.label_consistency=10.0"])}
 # Arm -> (kind of generator that half of the images come from, flags)
 ARMS: dict[str, tuple[str, list[str]]] = {
     "real": ("", ["--config.augment=none"]),
@@ -105,7 +106,7 @@ def run(number: int, seed: int, judge: pathlib.Path) -> None:
     segment(folder(BASE, number, seed), STEPS.value, number, seed, *ARMS[BASE][1])
     made = {kind: generate(kind, number, seed, judge) for kind in CHOSEN.value}
     for name, (kind, options) in ARMS.items():
-        if kind in ("", *made):
+        if kind in ("", *made) and (not ONLY.value or name in ONLY.value):
             extra = [f"--config.data.extra=('{made[kind]}',)", f"--config.data.extra_share={SHARE}"] if kind else []
             segment(folder(name, number, seed), STEPS.value, number, seed, *options, *extra)
 

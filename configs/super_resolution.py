@@ -9,7 +9,8 @@
 
 Training scans lose resolution as a scanner of fewer samples would see them (k-space truncation, or "gaussian": a slice
 profile); the network learns the way back. First by pixels alone; `:adversarial` goes on with a discriminator beside it,
-which sharpens and costs PSNR. What was measured stands in docs/generation.md; `:through_plane` was not.
+which sharpens and costs PSNR. `:through_plane` makes thick slices thinner: it sees planes across them, and only their
+first axis becomes longer. What was measured stands in docs/generation.md.
 """
 
 from jaxseg.config import base_config, parse_arg
@@ -32,14 +33,12 @@ def get_config(arg=None):
     config.data.crop = False
     config.predict.batch_size = 16
     config.model = dict(name="super_resolution", features=32, blocks=4, scale=arg.scale)
-    if arg.through_plane:  # thick slices: the first axis of the volume only
-        config.model.update(ndim=3, axes=(0,), features=16)
-        config.data.patch_size = (24, 24, 24)
-        config.data.batch_size = 2
+    config.model.ndim = 2  # every slice by itself
+    config.data.patch_size = (32, 32)
+    if arg.through_plane:  # thick slices: planes across x, whose first axis is the one between the scan's slices
+        config.data.axis_order = (2, 0, 1)
+        config.model.axes = (0,)
         config.super_resolution.degrade = "gaussian"
-    else:  # every slice by itself
-        config.model.ndim = 2
-        config.data.patch_size = (32, 32)
     config.augment = "mirror"
 
     config.adversarial.pixel = 1.0

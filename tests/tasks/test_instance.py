@@ -64,7 +64,10 @@ def built():
     """The task with its first parameters, and its compiled loss with gradients."""
     task = tasks.instance(models.create("mask_rcnn", num_classes=3, **TINY), max_objects=4, sampling=SAMPLING)
     params, extra = jax.jit(task.init)(jax.random.key(0), jnp.zeros((1, *SIZE, 1)))
-    return task, params, extra, jax.jit(jax.value_and_grad(task.losses["model"], has_aux=True))
+    # It runs some 250 times: LLVM's optimisations, which tests leave out, pay for once.
+    options = {"xla_backend_optimization_level": 1}
+    gradients = jax.jit(jax.value_and_grad(task.losses["model"], has_aux=True), compiler_options=options)
+    return task, params, extra, gradients
 
 
 def test_what_a_patch_shows():

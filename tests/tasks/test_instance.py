@@ -175,7 +175,7 @@ def test_one_trace_serves_all_images_of_a_bucket(built):
     step, detector = jax.jit(loss), jax.jit(detect)
     rng = np.random.default_rng(3)
     for number in range(4):
-        step(params, extra, batch_of([scene(rng, number % 4), scene(rng, 0)]), jax.random.key(number))
+        step.trace(params, extra, batch_of([scene(rng, number % 4), scene(rng, 0)]), jax.random.key(number))
     for size in (SIZE, (40, 50), (100, 131)):
         predict.predict_instances(detector, rng.normal(size=(*size, 1)).astype(np.float32), window=SIZE)
     assert traces == {"train": 1, "predict": 1}

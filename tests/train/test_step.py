@@ -104,7 +104,9 @@ for kind, accumulate in {cases!r}:
 
 
 @pytest.mark.parametrize(
-    "devices, cases", [(1, [("pmap", 1)]), (4, [("pmap", 1), ("mesh", 1)]), (2, [("pmap", 2)])], ids=str
+    "devices, cases",
+    [(1, [("pmap", 1)]), (4, [("pmap", 1), ("mesh", 1)]), (2, [("pmap", 2)])],  # with the batches of each accumulated
+    ids=["1", "4", "2"],
 )
 def test_same_numbers_on_any_number_of_devices(devices, cases):
     code = DEVICES.format(folder=os.path.dirname(toys.__file__), cases=cases)

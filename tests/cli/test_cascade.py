@@ -26,7 +26,7 @@ def launch(root, folder, *flags):
 @pytest.fixture(scope="module")
 def stages(root, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
-    first = launch(root, runs / "low", "--config.data.fold=all", "--config.data.spacing=2,2,2")
+    first = launch(root, runs / "low", "--config.data.fold=all", "--config.data.spacing=2,2,2", "--mode=train")
     assert first.returncode == 0 and not first.stderr, first.stdout + first.stderr
     second = launch(root, runs / "cascade", f"--config.data.previous={runs / 'low'}")
     assert second.returncode == 0 and not second.stderr, second.stdout + second.stderr

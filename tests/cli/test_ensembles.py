@@ -98,7 +98,8 @@ def test_out_of_bag_scores_without_a_held_out_set(bagged):
 
 def test_the_members_at_once_are_the_members_one_by_one(run, bagged):
     """Their seeds, resamples and augmentation are their own; the batches and the key of each are those it has alone."""
-    together, _ = run("together", "kind=bagging", "members=3", "--config.data.fold=none", "together=unroll")
+    flags = ("kind=bagging", "members=3", "--config.data.fold=none", "together=unroll", "--mode=train")
+    together, _ = run("together", *flags)
     kernels = []
     for number in range(3):
         alone, at_once = (params_of(folder / f"member_{number}") for folder in (bagged[0], together))

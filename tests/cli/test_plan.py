@@ -78,7 +78,8 @@ def test_plans_for_a_device(planned, tmp_path):
     file = folder / "plan" / "host_3d_fullres.py"
     assert f"For cpu-1: predicted peak {chosen['peak_bytes'] / 2**30:.2f} GiB a device, of 0.70" in file.read_text()
     assert "What fits cpu-1" in (folder / "plan" / "plan.html").read_text()
-    run = clinic.launch("--config", f"{file}:debug", "--config.data.folds=3", f"--workdir={tmp_path / 'run'}")
+    short = ("--config.data.folds=3", "--mode=train")
+    run = clinic.launch("--config", f"{file}:debug", *short, f"--workdir={tmp_path / 'run'}")
     assert run.returncode == 0 and not run.stderr, run.stdout + run.stderr
     assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["train"]["dtype"] == "float32"
 

@@ -179,19 +179,20 @@ def test_regions_channels_and_ignored_voxels(tmp_path):
     assert wrong.returncode == 2 and "sigmoid" in wrong.stderr
 
 
-def state_of(workdir):
-    """Every array of the latest checkpoint, by Orbax' own reader."""
+def states_of(*workdirs):
+    """Every array of the latest checkpoint of each, by Orbax' own reader: its step and a digest."""
     code = (
         "import sys, hashlib, numpy as np, jax, orbax.checkpoint as ocp, pathlib\n"
-        "folder = pathlib.Path(sys.argv[1]) / 'checkpoints'\n"
-        "step = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())\n"
-        "tree = ocp.StandardCheckpointer().restore((folder / str(step) / 'state').absolute())\n"
-        "total = hashlib.sha256()\n"
-        "for leaf in jax.tree.leaves(tree): total.update(np.asarray(leaf).tobytes())\n"
-        "print(step, total.hexdigest())\n"
+        "for workdir in sys.argv[1:]:\n"
+        "    folder = pathlib.Path(workdir) / 'checkpoints'\n"
+        "    step = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())\n"
+        "    tree = ocp.StandardCheckpointer().restore((folder / str(step) / 'state').absolute())\n"
+        "    total = hashlib.sha256()\n"
+        "    for leaf in jax.tree.leaves(tree): total.update(np.asarray(leaf).tobytes())\n"
+        "    print(step, total.hexdigest())\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(workdir)], capture_output=True, text=True, check=True)
-    return done.stdout.split()
+    command = [sys.executable, "-c", code, *map(str, workdirs)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_kill_minus_9_and_resume_is_bit_equal(root, tmp_path):
@@ -218,4 +219,5 @@ def test_kill_minus_9_and_resume_is_bit_equal(root, tmp_path):
     assert folder.exists()
     resumed = train(root, tmp_path / "parts", *steps)
     assert resumed.returncode == 0, resumed.stderr
-    assert state_of(tmp_path / "parts") == state_of(tmp_path / "whole")
+    parts, whole = states_of(tmp_path / "parts", tmp_path / "whole")
+    assert parts == whole

@@ -6,6 +6,7 @@ what a user sees. JAX starts its threads with the first computation, which only 
 
 import atexit
 import functools
+import gc
 import json
 import os
 import pathlib
@@ -101,6 +102,9 @@ def _become(request: dict) -> None:
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
     _import_all()
+    # What has been imported stays: no garbage collection of a fork, above all that at its end, looks through it again.
+    gc.collect()
+    gc.freeze()
     _wait_for_requests()
     import runpy
 

@@ -64,7 +64,10 @@ def built():
     """The task with its first parameters, and its compiled loss with gradients."""
     task = tasks.instance(models.create("mask_rcnn", num_classes=3, **TINY), max_objects=4, sampling=SAMPLING)
     params, extra = jax.jit(task.init)(jax.random.key(0), jnp.zeros((1, *SIZE, 1)))
-    return task, params, extra, jax.jit(jax.value_and_grad(task.losses["model"], has_aux=True))
+    # It runs some 250 times: LLVM's optimisations, which tests leave out, pay for once.
+    options = {"xla_backend_optimization_level": 1}
+    gradients = jax.jit(jax.value_and_grad(task.losses["model"], has_aux=True), compiler_options=options)
+    return task, params, extra, gradients
 
 
 def test_what_a_patch_shows():
@@ -172,7 +175,7 @@ def test_one_trace_serves_all_images_of_a_bucket(built):
     step, detector = jax.jit(loss), jax.jit(detect)
     rng = np.random.default_rng(3)
     for number in range(4):
-        step(params, extra, batch_of([scene(rng, number % 4), scene(rng, 0)]), jax.random.key(number))
+        step.trace(params, extra, batch_of([scene(rng, number % 4), scene(rng, 0)]), jax.random.key(number))
     for size in (SIZE, (40, 50), (100, 131)):
         predict.predict_instances(detector, rng.normal(size=(*size, 1)).astype(np.float32), window=SIZE)
     assert traces == {"train": 1, "predict": 1}

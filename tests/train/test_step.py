@@ -94,28 +94,36 @@ DEVICES = """
 import sys; sys.path.insert(0, {folder!r})
 import jax, numpy as np, toys as t
 from jaxseg.train import parallel
-run, state = t.make(augment=t.add_noise, ema=0.9, accumulate={accumulate})
-compiled, put = parallel.wrap(run, kind={kind!r})
-for number in range(3):
-    state, metrics = compiled(state, put(t.batch(number, 8)), t.KEY)
-print(*np.asarray(state.params["model"]["kernel"]).tolist(), float(metrics["loss"]), jax.device_count())
+for kind, accumulate in {cases!r}:
+    run, state = t.make(augment=t.add_noise, ema=0.9, accumulate=accumulate)
+    compiled, put = parallel.wrap(run, kind=kind)
+    for number in range(3):
+        state, metrics = compiled(state, put(t.batch(number, 8)), t.KEY)
+    print(*np.asarray(state.params["model"]["kernel"]).tolist(), float(metrics["loss"]), jax.device_count())
 """
 
 
-@pytest.mark.parametrize("kind, devices, accumulate", [("pmap", 1, 1), ("pmap", 4, 1), ("mesh", 4, 1), ("pmap", 2, 2)])
-def test_same_numbers_on_any_number_of_devices(kind, devices, accumulate):
-    code = DEVICES.format(folder=os.path.dirname(toys.__file__), kind=kind, accumulate=accumulate)
+@pytest.mark.parametrize(
+    "devices, cases",
+    [(1, [("pmap", 1)]), (4, [("pmap", 1), ("mesh", 1)]), (2, [("pmap", 2)])],  # with the batches of each accumulated
+    ids=["1", "4", "2"],
+)
+def test_same_numbers_on_any_number_of_devices(devices, cases):
+    code = DEVICES.format(folder=os.path.dirname(toys.__file__), cases=cases)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **several(devices)}
     )
     assert done.returncode == 0, done.stderr
-    *numbers, count = map(float, done.stdout.split())
-    assert count == devices
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(cases)
     run, state = toys.make(augment=toys.add_noise, ema=0.9)
     for number in range(3):
         state, metrics = jax.jit(run)(state, toys.batch(number, 8), toys.KEY)
     expected = [*np.asarray(state.params["model"]["kernel"]), float(metrics["loss"])]
-    np.testing.assert_allclose(numbers, expected, rtol=2e-5)
+    for case, line in zip(cases, lines):
+        *numbers, count = map(float, line.split())
+        assert count == devices
+        np.testing.assert_allclose(numbers, expected, rtol=2e-5, err_msg=str(case))
 
 
 def test_batch_that_does_not_divide_is_told(monkeypatch):

@@ -18,7 +18,7 @@ from jaxseg.train import checkpoint, logging
 from jaxseg.train import state as states
 from jaxseg.typing import IGNORE, UserError
 
-MOST_REAL = 150  # real images that are scored beside made ones
+MOST_CASES, MOST_REAL = 50, 150  # held-out cases, and images of them, that are scored beside made ones
 
 
 class Generator(NamedTuple):
@@ -134,8 +134,13 @@ def make(arguments: workdir.Arguments, generator: Generator) -> None:
 def _of_real_images(arguments: workdir.Arguments, record: Mapping[str, Any], score: made.ScoreFn) -> list[float]:
     """Returns the same scores of real images that the generator has not seen, a measure for those of made ones."""
     config, names = arguments.config, set(record.get("split", {}).get("held out", ()))
-    place = build.store_folder(config, arguments.workdir)
-    cases = [case for case in store.open(place) if case.name in names] if names else []
+    try:
+        stored = store.open(build.store_folder(config, arguments.workdir)) if names else ()
+    except UserError as error:  # label maps of the user need no prepared case
+        print(f"no real image is scored beside them: {error}")
+        return []
+    cases = [case for case in stored if case.name in names]
+    cases = cases[:: -(-len(cases) // MOST_CASES) or 1]
     found = []
     for image, label in zip(*made_images.slices(config, cases, most=MOST_REAL)):
         dice = score(image.astype(np.float32), made.Drawn(label.astype(np.int16), "a held-out case"))

@@ -315,6 +315,18 @@ def test_images_that_lose_their_labels_are_made_anew(slices, tmp_path, monkeypat
     assert f"real held-out images by the same measure: mean Dice {np.mean(real):.3f} (n = {len(real)})" in said
 
 
+def test_made_images_are_scored_alone_where_the_prepared_cases_are_gone(slices, tmp_path, monkeypatch, capsys):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    Image.fromarray(np.repeat(np.uint8([[0, 1, 2]]), 8, 0).repeat(8, 1)).save(maps / "one.png")
+    given = arguments(slices, tmp_path / "out", labels=maps, pairs=1, segmenter=segmenter(monkeypatch, slices))
+    given.config.data.store = str(tmp_path / "gone")
+    synthesize.make(given, generator(2))
+    said = capsys.readouterr().out
+    assert "no real image is scored beside them: " in said and "real held-out images" not in said
+    assert record_of(tmp_path / "out")["real_dice"] is None
+
+
 def dice_of_held_out_slices(folder):
     """What `find` makes of each slice of the last case that shows a class: the mean over its classes."""
     case = store.open(folder / "prepared")[-1]

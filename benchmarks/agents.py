@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from benchmarks import paired
 from jaxseg import rl, viz
 from jaxseg.data import store
 from jaxseg.evaluate import episodes, files
@@ -94,8 +95,7 @@ def gap(before: dict[str, float], after: dict[str, float]) -> str:
     """The paired difference over cases, with its interval."""
     common = {"class": CLASSES[DATA.value]}
     rows = [[{"case": case, **common, "dice": value} for case, value in one.items()] for one in (before, after)]
-    found = compare(*rows)
-    return f"{found['mean_difference']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+    return paired.difference(compare(*rows))
 
 
 def over_seeds(runs: list[dict[str, np.ndarray]], place: int) -> dict[str, float]:

@@ -73,10 +73,9 @@ def main(_) -> None:
         base, own = ([folder(each, seed) for seed in range(SEEDS.value)] for each in (BASE, name))
         dice = [np.mean(list(paired.dice_of(run).values())) for run in own]
         gap = metrics.compare(paired.average(base), paired.average(own))
-        against = f"{gap['mean_difference']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
         seconds = [json.loads((folder(name, seed) / "seconds.json").read_text()) for seed in range(SEEDS.value)]
-        shown = "" if name == BASE else against
-        print(f"| {name} | {np.mean(dice):.4f} ± {np.std(dice, ddof=1):.4f} | {shown} | {np.mean(seconds):.0f} |")
+        shown = "" if name == BASE else paired.difference(gap, digits=4)
+        print(f"| {name} | {paired.spread(dice, digits=4)} | {shown} | {np.mean(seconds):.0f} |")
 
 
 if __name__ == "__main__":

@@ -131,20 +131,25 @@ def difference(base: str, name: str) -> str:
     """Mean difference of the Dice, paired by case, with its interval; seeds averaged first."""
     if base == name:
         return ""
-    gap = metrics.compare(average(base), average(name))
-    return f"{gap['mean_difference']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+    return paired.difference(metrics.compare(average(base), average(name)))
 
 
 def row(name: str, references: list[str]) -> str:
     """One line of the table: means over the seeds."""
     seeds = range(SEEDS.value)
     dice = [float(np.mean(list(dice_of(name, seed).values()))) for seed in seeds]
-    spread = f"{np.mean(dice):.3f} ± {np.std(dice, ddof=1):.3f}" if len(dice) > 1 else f"{dice[0]:.3f}"
     found = [certainty_of(name, seed) for seed in seeds]
     errors = [f"{np.mean([one[field] for one in found]):.3f}" for field in ("ece", "ece_scaled")]
     ranks = [f"{np.mean([correlation(one, of) for one in found]):.2f}" for of in ("quality", "agreement")]
     seconds = [json.loads((folder_of(name, seed) / "seconds.json").read_text()) for seed in seeds]
-    cells = [name, spread, *(difference(base, name) for base in references), *errors, *ranks, f"{np.mean(seconds):.0f}"]
+    cells = [
+        name,
+        paired.spread(dice),
+        *(difference(base, name) for base in references),
+        *errors,
+        *ranks,
+        f"{np.mean(seconds):.0f}",
+    ]
     return f"| {' | '.join(cells)} |"
 
 

@@ -1,7 +1,7 @@
 """What benchmarks of segmentation networks share: a small network on hippocampus slices, Dice by case over seeds."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -38,3 +38,15 @@ def average(runs: Sequence[pathlib.Path]) -> list[dict]:
         for case, label in found[0]
         if all((case, label) in one for one in found)
     ]
+
+
+def spread(values: Sequence[float], *, digits: int = 3) -> str:
+    """Mean and standard deviation over seeds, as tables have it; of one seed its value."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
+
+
+def difference(gap: Mapping[str, float], *, digits: int = 3) -> str:
+    """What `metrics.compare` found, as tables have it: the mean difference and its 95 % interval."""
+    mean, low, high = (f"{gap[name]:+.{digits}f}" for name in ("mean_difference", "low", "high"))
+    return f"{mean} ({low} to {high})"

@@ -30,6 +30,7 @@ ONLY = flags.DEFINE_multi_string("arms", [], "An arm to run, by its name in the 
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of every arm.")
 STEPS = flags.DEFINE_integer("steps", 1500, "Updates of a segmentation network.")
 GENERATOR_STEPS = flags.DEFINE_integer("generator_steps", 1200, "Updates of a generator.")
+CONSISTENCY = flags.DEFINE_float("consistency", 10.0, "adversarial.label_consistency of the consistent generator.")
 MADE = flags.DEFINE_integer("made", 300, "Images that a generator makes.")
 
 STRONG = "--config.augment=rotate_scale|brightness|gamma"
@@ -37,8 +38,7 @@ SEGMENTATION = [*paired.HIPPOCAMPUS_SLICES, "--config.optim.warmup_steps=10"]
 BASE = "real, augmented"
 PERCEPTUAL, SHARE = 2.0, 0.5
 UNTIL = "--config.data.extra_until=0.5"
-# Kind of generator -> (folder of its images, flags)
-GENERATORS = {"plain": ("made", []), "consistent": ("consistent", ["--config.adversarial.label_consistency=10.0"])}
+GENERATORS = {"plain": "made", "consistent": "consistent"}  # kind of generator -> folder of its images
 # Arm -> (kind of generator that half of the images come from, flags)
 ARMS: dict[str, tuple[str, list[str]]] = {
     "real": ("", ["--config.augment=none"]),
@@ -84,9 +84,10 @@ def generate(kind: str, number: int, seed: int, judge: pathlib.Path) -> pathlib.
 
     Its perceptual loss has the features of the segmentation network that was trained on the same N cases.
     """
-    name, own = GENERATORS[kind]
-    place = folder("generator" if kind == "plain" else f"generator {kind}", number, seed)
-    made, steps = folder(name, number, seed), GENERATOR_STEPS.value
+    plain = kind == "plain"
+    place = folder("generator" if plain else f"generator {kind}", number, seed)
+    made, steps = folder(GENERATORS[kind], number, seed), GENERATOR_STEPS.value
+    own = [] if plain else [f"--config.adversarial.label_consistency={CONSISTENCY.value}"]
     launch(
         place, "--mode=train", f"--config=configs/synthesis_hippocampus.py:cases={number},steps={steps}",
         f"--config.data.root={ROOT.value}", f"--workdir={place}", f"--config.seed={seed}",
@@ -126,12 +127,11 @@ def table() -> None:
             dice = [np.mean(list(paired.dice_of(folder(name, number, seed)).values())) for seed in done]
             base, own = (paired.average([folder(each, number, seed) for seed in done]) for each in (BASE, name))
             gap = metrics.compare(base, own)
-            against = f"{gap['mean_difference']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})"
-            spread = f"{np.mean(dice):.4f} ± {np.std(dice, ddof=1):.4f}" if len(dice) > 1 else f"{dice[0]:.4f}"
-            print(f"| {number} | {name} | {len(done)} | {spread} | {'' if name == BASE else against} |")
+            against = "" if name == BASE else paired.difference(gap, digits=4)
+            print(f"| {number} | {name} | {len(done)} | {paired.spread(dice, digits=4)} | {against} |")
     print("\n| real cases | generator | made images keep their labels: mean Dice of each seed |\n| --- | --- | --- |")
     for number in map(int, NUMBERS.value):
-        for kind, (name, _) in GENERATORS.items():
+        for kind, name in GENERATORS.items():
             kept = []
             for seed in map(int, SEEDS.value):
                 record = folder(name, number, seed) / "provenance.json"

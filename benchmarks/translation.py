@@ -132,7 +132,7 @@ def main(_) -> None:
     for name, rows in shown.items():
         mean = np.nanmean([float(row["dice"]) for row in rows])
         gap = metrics.compare(base, rows)
-        against = f"{gap['mean_difference']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+        against = paired.difference(gap)
         print(f"| {name} | {mean:.3f} | {against if rows is not base else ''} |")
     print("\nImage quality: evaluation/summary.json of each translation; its command prints the table.")
 

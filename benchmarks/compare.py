@@ -29,6 +29,7 @@ TURNS = flags.DEFINE_integer("turns", 3, "How often each side is measured.")
 RUNS = flags.DEFINE_integer("runs", 5, "Timed calls a turn.")
 SECONDS = flags.DEFINE_float("seconds", 20.0, "No further call of a turn begins after so many seconds of calls.")
 ONLY = flags.DEFINE_string("only", "", "A regular expression: only the rows whose name it finds.")
+WITHOUT = flags.DEFINE_string("without", None, "A regular expression: sides other than ours that are left out.")
 TINY = flags.DEFINE_bool("tiny", False, "Small sizes, one call: whether everything runs, not how fast.")
 
 
@@ -105,6 +106,8 @@ def amount(seconds: float) -> str:
 def lines(row: Row, cache: str) -> list[str]:
     """Measures a row in turns and returns its lines of the table, ours first."""
     sides = [side for side in row.sides if PEER.value or not side.peer]
+    if WITHOUT.value:
+        sides = sides[:1] + [side for side in sides[1:] if not re.search(WITHOUT.value, side.name)]
     measured: list[list[dict]] = [[] for _ in sides]
     with tempfile.TemporaryDirectory() as folder:
         results = [pathlib.Path(folder) / f"{number}.npy" for number in range(len(sides))]

@@ -1,122 +1,90 @@
-"""What the compiler says a train step takes on the CPU, against what a process really takes while it runs it.
+"""What --mode plan says a train step takes of a CPU, against what a process really takes while it runs it.
 
-    python -m benchmarks.memory          # 2D and 3D U-Nets, with and without recomputation, each in a fresh process
+    python -m benchmarks.memory          # U-Nets in 2D and 3D, with and without recomputation and augmentation
 
-"Predicted" is `plan.cost(...).peak` of the compiled step: arguments + outputs - aliased + temporaries + code, which
---mode plan and --mode compile print. "Taken" is the highest resident size of the process while two steps run (VmHWM of
-/proc/self/status, set back through /proc/self/clear_refs) less its resident size before them, of which the arguments,
-which are there by then, are no part. The second step takes the first one's state, which is donated, as in training.
-
-What is more is memory that XLA's convolutions on a CPU ask for while they run: Eigen unfolds the images block by block
-(`TensorContractionBlockMemAllocator::allocateSlices` under `xla::cpu::ConvolutionThunk` in a debugger's stack), which
-the compiler does not count. Linux with glibc only.
+"Compiler" is `plan.cost(...).peak` of the compiled step: arguments + outputs - aliased + temporaries + code. "Planned"
+adds what two small steps, near 1/16 and 1/4 of the voxels of the largest batch here, took beyond it, on a straight line
+over the voxels: what `--mode plan --config.plan.device=cpu-24` does. "Taken" is the highest resident size of a fresh
+process while four steps run (VmHWM of /proc/self/status, set back through /proc/self/clear_refs) less its resident size
+before them, of which the arguments, which are there by then, are no part (`jaxseg/cli/taken.py`). Linux with glibc.
 """
 
-import ctypes
-import gc
-import json
-import os
-import pathlib
-import subprocess
-import sys
+import functools
+from typing import Any, NamedTuple
 
-_BASE = {"train.total_steps": 2, "augment": "none"}
-_2D = {**_BASE, "data.patch_size": (256, 256), "data.batch_size": 4}
-_3D = {**_BASE, "data.patch_size": (48, 48, 48), "data.batch_size": 2}
-CASES = {
-    "2D 4x256x256 plain": {**_2D, "model": {"name": "unet", "ndim": 2, "features": (16, 32, 64, 128)}},
-    "3D 2x48x48x48 plain": {
-        **_3D,
-        "model": {"name": "unet", "ndim": 3, "features": (16, 32, 64), "deep_supervision": True},
-    },
-}
-# Every large buffer is a mapping of its own that goes back to the system when it is freed.
-ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-STEPS = 2
+from ml_collections import ConfigDict
+
+from jaxseg import plan
+from jaxseg.cli import build, taken
+from jaxseg.config import base_config
+
+KNOWN = build.Facts(("image",), ("background", "one", "two"), (0, 1, 2), (), None, None)
 
 
-def status(field: str) -> int:
-    """Bytes of a line of /proc/self/status."""
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
+class Series(NamedTuple):
+    """Steps of one network: the median image, whose patches are tried; (patch, batch) of each, the largest one last."""
+
+    name: str
+    median: tuple[int, ...]
+    features: tuple[int, ...]
+    steps: tuple[tuple[tuple[int, ...], int], ...]
+    augment: str = "none"
 
 
-def measure(case: str, remat: bool) -> dict[str, int]:
-    """Compiles and runs a case in this process; returns the compiler's figures and what was taken, in bytes."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    from ml_collections import ConfigDict
+SERIES = (
+    Series("2D", (256, 256), (16, 32, 64, 128), (((256, 256), 4), ((256, 256), 16))),
+    Series("3D", (96, 96, 96), (16, 32, 64), (((64, 64, 64), 2), ((96, 96, 96), 2))),
+    Series("3D, nnU-Net's augmentation", (96, 96, 96), (16, 32, 64), (((96, 96, 96), 2),), "nnunet"),
+)
 
-    from jaxseg import plan
-    from jaxseg.cli import build, compile
-    from jaxseg.config import base_config
-    from jaxseg.train import parallel
 
+def settings(series: Series, *, patch: tuple[int, ...], batch: int, remat: bool = False) -> ConfigDict:
+    """The config of a step."""
     config = ConfigDict(base_config().to_dict(), type_safe=False)
-    for name, value in CASES[case].items():
-        config.update_from_flattened_dict({name: value})
-    config.model = {**CASES[case]["model"], "remat": remat}
-    known = build.Facts(("image",), ("background", "one", "two"), (0, 1, 2), (), None, None)
-    task = build.task(config, known)
-    shapes = build.state_shapes(config, known, task)
-    batch_shapes = compile.batch_shapes(config, known, pathlib.Path())
-    step = parallel.compile_for(
-        build.train_step(config, known, task),
-        shapes,
-        batch_shapes,
-        jax.eval_shape(lambda: jax.random.key(0)),
-        kind="pmap",
-        devices=jax.devices("cpu"),
+    config.train.total_steps = 2
+    config.augment = series.augment
+    config.data.patch_size, config.data.batch_size = patch, batch
+    model = {"name": "unet", "ndim": len(patch), "features": series.features, "remat": remat}
+    config.model = {**model, "deep_supervision": len(patch) == 3}
+    return config
+
+
+def line(series: Series) -> plan.Allowance:
+    """What two small steps take beyond the compiler's sum, as --mode plan asks it."""
+    levels = len(series.features)
+    topologies = tuple(
+        topology
+        for topology in plan.patches((1.0,) * len(series.median), series.median)
+        if min(topology.patch) >= 2 ** (levels - 1)
     )
-    found = plan.cost(step)
-    key = jax.random.key(0)
-    draw = np.random.default_rng(0)
-
-    def filled(shape: jax.ShapeDtypeStruct):
-        values = draw.random(shape.shape, np.float32) * 0.02
-        return jnp.array(values.astype(shape.dtype), copy=True)
-
-    state = jax.tree.map(filled, shapes)
-    batch = {
-        name: jnp.array(filled(value)).reshape(1, *value.shape) if name != "index" else jnp.arange(value.shape[0])[None]
-        for name, value in batch_shapes.items()
-    }
-    jax.block_until_ready((state, batch))
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    before = status("VmRSS") - found.arguments  # state and batch are all that is there of the step yet
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-    for _ in range(STEPS):
-        state, metrics = step(state, batch, key)
-        jax.block_until_ready((state, metrics))
-    parts = {name: getattr(found, name) for name in ("arguments", "outputs", "aliased", "temporaries", "code")}
-    return {**parts, "predicted": found.peak, "taken": status("VmHWM") - before}
+    patch, batch = series.steps[-1]
+    largest = plan.Candidate(plan.network_topology((1.0,) * len(patch), patch), batch, "float32", False)
+    small = plan.small_candidates(topologies, load=largest.load, dtype="float32")
+    found = [taken.measure(settings(series, patch=own.topology.patch, batch=own.batch), KNOWN) for own in small]
+    for own, step in zip(small, found):
+        name = f"{own.batch} x {' x '.join(map(str, own.topology.patch))}"
+        print(f"{series.name}: {name} was run: {step.taken / 2**30:.3f} GiB, compiler {step.predicted / 2**30:.3f}")
+    return plan.allowance([(own.load, step.taken - step.predicted) for own, step in zip(small, found)])
 
 
-def in_a_process(case: str, remat: bool) -> dict[str, int]:
-    """Returns what `measure` says in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.memory", case, str(remat)]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **ALLOCATOR}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+def row(series: Series, beyond: plan.Allowance, *, patch: tuple[int, ...], batch: int, remat: bool) -> list[Any]:
+    """One step: its name, and GiB by the compiler, as planned and as taken, with the difference of the last two."""
+    step = taken.measure(settings(series, patch=patch, batch=batch, remat=remat), KNOWN)
+    load = functools.reduce(lambda one, other: one * other, patch, batch)
+    planned = step.predicted + beyond.bytes(load)
+    name = f"{series.name}, {batch} x {' x '.join(map(str, patch))}"
+    sizes = [f"{size / 2**30:.3f}" for size in (step.predicted, planned, step.taken)]
+    return [name, "yes" if remat else "no", *sizes, f"{step.taken / planned - 1:+.1%}"]
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1], sys.argv[2] == "True")))
-        return
-    print(f"{'GiB':24} {'recomputed':10} {'temporary':>9} {'predicted':>9} {'taken':>9} {'difference':>10}")
-    for case in CASES:
-        for remat in (False, True):
-            found = in_a_process(case, remat)
-            figures = " ".join(f"{found[name] / 2**30:9.3f}" for name in ("temporaries", "predicted", "taken"))
-            share = found["taken"] / found["predicted"] - 1
-            print(f"{case:24} {'yes' if remat else 'no':10} {figures} {share:+10.1%}", flush=True)
+    widths = "{:48} {:>10} {:>9} {:>9} {:>9} {:>10}"
+    print(widths.format("GiB", "recomputed", "compiler", "planned", "taken", "difference"))
+    for series in SERIES:
+        beyond = line(series)
+        for patch, batch in series.steps:
+            for remat in (False, True):
+                print(widths.format(*row(series, beyond, patch=patch, batch=batch, remat=remat)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Plans: what patch, batch, spacing and network suit a data set."""
 
+from jaxseg.plan.allowance import Allowance, allowance, small_candidates
 from jaxseg.plan.compiled import Cost, Traffic, as_json, collectives, cost
 from jaxseg.plan.rules import (
     PLANNERS,
@@ -15,12 +16,14 @@ from jaxseg.plan.search import Candidate, Trial, last_that_fits, search
 
 __all__ = [
     "PLANNERS",
+    "Allowance",
     "Candidate",
     "Cost",
     "Planner",
     "Topology",
     "Traffic",
     "Trial",
+    "allowance",
     "as_json",
     "collectives",
     "cost",
@@ -31,4 +34,5 @@ __all__ = [
     "patches",
     "rule_plan",
     "search",
+    "small_candidates",
 ]

@@ -19,7 +19,7 @@ GPUS = ("a10", "a100", "a6000", "b200", "h100", "h200", "l4", "l40s", "rtx", "t4
 WITHOUT_BFLOAT16 = ("t4", "v100")
 MARGIN = 0.95  # of an accelerator's memory: the rest is for the next batch, what an evaluation compiles, fragments
 GPU_SHARE = 0.75  # of a GPU's memory, which JAX takes unless XLA_CLIENT_MEM_FRACTION says otherwise
-HOST_SHARE = 0.7  # of a host: convolutions take up to a fifth more than their compiler counts (docs/planning.md)
+HOST_SHARE = 0.8  # of a host: the rest is for the interpreter with its packages, the next batches, other programs
 _TPU = re.compile(r"(v\d+[a-z]*):\d+x\d+(x\d+)?")
 
 
@@ -34,6 +34,7 @@ class Machine(NamedTuple):
       share: in words, of what that is which part.
       dtypes: compute types that suit it, the preferred one first.
       remark: what a reader of the figures should know; "" if nothing.
+      runs: steps can be run here to see what they take beyond the compiler's sum.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Machine(NamedTuple):
     share: str
     dtypes: tuple[str, ...]
     remark: str = ""
+    runs: bool = False
 
 
 def machine(name: str) -> Machine:
@@ -61,7 +63,8 @@ def machine(name: str) -> Machine:
         remark = "compiled for a CPU in the place of the GPU: an estimate"
         return Machine(name, "cpu", 1, limit, f"{share} of {size} GiB", dtypes, remark)
     if kind == "cpu" and size:
-        return Machine(name, "cpu", 1, int(size * GIB * HOST_SHARE), f"{HOST_SHARE:.0%} of {size} GiB", ("float32",))
+        limit, share = int(size * GIB * HOST_SHARE), f"{HOST_SHARE:.0%} of {size} GiB"
+        return Machine(name, "cpu", 1, limit, share, ("float32",), runs=True)
     raise UserError(
         f"plan.device should be a TPU ({', '.join(AVAILABLE)}, with a power of two of chips as in v5e-4), a GPU with "
         f"its GiB ({', '.join(GPUS)}, as in h100-80), or cpu with the host's GiB, as in cpu-24; it is {name!r}."
@@ -99,6 +102,7 @@ def devices(target: str) -> Sequence[Any]:
     from jax.experimental import topologies
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # do not ask a metadata server which TPU this is
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chip is opened, so two commands may compile at once
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=target).devices
     except Exception as error:  # the plugin's own errors have no common kind

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxseg.cli import config_file, plan
 from jaxseg.config import base_config
+from jaxseg.plan import Allowance
 
 CONFIG = "configs/unet3d.py:debug"
 
@@ -68,15 +69,19 @@ def test_plans_for_a_device(planned, tmp_path):
     summary = json.loads((folder / "plan" / "plan.json").read_text())
     assert summary["device"] == "cpu-1" and set(summary["configurations"]) == {"3d_fullres"}
     chosen = summary["configurations"]["3d_fullres"]
-    # The median volume, x first (its voxels are the thickest), fits into 0.7 GiB; six volumes allow no larger batch.
+    # The median volume, x first (its voxels are the thickest), fits into 0.8 GiB; six volumes allow no larger batch.
     assert (chosen["patch_size"], chosen["batch_size"]) == ([16, 20, 20], 2)
     assert (chosen["dtype"], chosen["remat"], chosen["estimate"]) == ("float32", False, False)
-    printed = [line for line in done.stdout.splitlines() if " GiB of 0.70, fits" in line]
+    printed = [line for line in done.stdout.splitlines() if " GiB of 0.80, fits" in line]
     assert len(printed) == len(chosen["trials"]) and all(trial["fits"] for trial in chosen["trials"])
     peaks = [trial["peak_bytes"] for trial in chosen["trials"]]
-    assert peaks == sorted(peaks) and peaks[-1] == chosen["peak_bytes"] < chosen["limit_bytes"] == int(0.7 * 2**30)
+    assert peaks == sorted(peaks) and peaks[-1] == chosen["peak_bytes"] < chosen["limit_bytes"] == int(0.8 * 2**30)
+    # Two small steps were run, and what they took beyond the compiler's sum is in every peak.
+    assert len([line for line in done.stdout.splitlines() if "was run: it took" in line]) == 2
+    beyond = Allowance(**chosen["beyond"])
+    assert beyond.fixed > 0 and all(peak > beyond.bytes(2 * 16 * 20 * 20) for peak in peaks[-1:])
     file = folder / "plan" / "host_3d_fullres.py"
-    assert f"For cpu-1: predicted peak {chosen['peak_bytes'] / 2**30:.2f} GiB a device, of 0.70" in file.read_text()
+    assert f"For cpu-1: predicted peak {chosen['peak_bytes'] / 2**30:.2f} GiB a device, of 0.80" in file.read_text()
     assert "What fits cpu-1" in (folder / "plan" / "plan.html").read_text()
     short = ("--config.data.folds=3", "--mode=train")
     run = clinic.launch("--config", f"{file}:debug", *short, f"--workdir={tmp_path / 'run'}")

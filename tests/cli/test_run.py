@@ -16,6 +16,10 @@ from devices import several
 
 CONFIG = "configs/unet3d.py:debug"
 SIZE = ("--config.data.patch_size=(8,8,8)", "--config.data.spacing=keep")
+MIRRORED = (
+    "--config.train.total_steps=6", "--config.train.ckpt_steps=2", "--config.train.eval_steps=100",
+    "--config.augment=mirror", "--mode=train",
+)  # fmt: skip
 
 
 def train(root, workdir, *more, **options):
@@ -38,6 +42,15 @@ def workdir(root, tmp_path_factory):
     assert "Warning" not in done.stderr, done.stderr
     for line in ("scores", "overlays", "report"):
         assert line in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mirrored(root, tmp_path_factory):
+    """Six steps with an augmentation that compiles in a moment."""
+    folder = tmp_path_factory.mktemp("runs") / "mirrored"
+    done = train(root, folder, *MIRRORED)
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
@@ -109,28 +122,30 @@ def test_evaluate_a_labelled_folder_and_compare(root, workdir, tmp_path):
     assert "Wilcoxon" in paired.stdout and "Dice" in paired.stdout
 
 
-def test_same_command_resumes_and_another_config_is_refused(root, workdir):
-    more = train(root, workdir, "--config.train.total_steps=3")
-    assert more.returncode == 0 and "resuming at step 2 of 3" in more.stdout, more.stdout + more.stderr
-    other = train(root, workdir, "--config.optim.lr=0.5")
+def test_same_command_resumes_and_another_config_is_refused(root, mirrored, tmp_path):
+    folder = shutil.copytree(mirrored, tmp_path / "run")
+    more = train(root, folder, *MIRRORED, "--config.train.total_steps=7")
+    assert more.returncode == 0 and "resuming at step 6 of 7" in more.stdout, more.stdout + more.stderr
+    other = train(root, folder, *MIRRORED, "--config.optim.lr=0.5")
     assert other.returncode == 2 and "optim.lr" in other.stderr and "another --workdir" in other.stderr
     assert "Traceback" not in other.stderr
 
 
-@pytest.mark.parametrize("parallel", [("pmap", 1), ("mesh", 2)])
-def test_two_devices_compute_what_one_does(root, workdir, tmp_path, parallel):
-    kind, spatial = parallel
-    done = train(
-        root, tmp_path / "run", "--mode=train", f"--config.parallel.kind={kind}",
-        f"--config.parallel.spatial={spatial}", **several(2),
-    )  # fmt: skip
+# Each against the run of one device with its augmentation; shared volumes have all of nnU-Net's to share.
+@pytest.mark.parametrize(
+    ("kind", "spatial", "run", "flags"),
+    [("pmap", 1, "mirrored", MIRRORED), ("mesh", 2, "workdir", ("--mode=train",))],
+)
+def test_two_devices_compute_what_one_does(root, tmp_path, request, kind, spatial, run, flags):
+    layout = (f"--config.parallel.kind={kind}", f"--config.parallel.spatial={spatial}")
+    done = train(root, tmp_path / "run", *flags, *layout, **several(2))
     assert done.returncode == 0, done.stderr
 
     def losses(folder):
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         return [row["train/loss"] for row in rows if "train/loss" in row][:2]
 
-    np.testing.assert_allclose(losses(tmp_path / "run"), losses(workdir), rtol=1e-4)
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(request.getfixturevalue(run)), rtol=1e-4)
 
 
 def test_average_of_two_workdirs_and_options_for_one_command(root, workdir, tmp_path):
@@ -195,19 +210,10 @@ def states_of(*workdirs):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def test_kill_minus_9_and_resume_is_bit_equal(root, tmp_path):
-    steps = (
-        "--config.train.total_steps=6",
-        "--config.train.ckpt_steps=2",
-        "--config.train.eval_steps=100",
-        "--config.augment=mirror",
-        "--mode=train",
-    )
-    whole = train(root, tmp_path / "whole", *steps)
-    assert whole.returncode == 0, whole.stderr
+def test_kill_minus_9_and_resume_is_bit_equal(root, mirrored, tmp_path):
     arguments = [
         sys.executable, str(clinic.ROOT / "launch.py"), "--config", CONFIG, "--config.data.name=msd",
-        f"--config.data.root={root}", *SIZE, "--config.data.folds=3", f"--workdir={tmp_path / 'parts'}", *steps,
+        f"--config.data.root={root}", *SIZE, "--config.data.folds=3", f"--workdir={tmp_path / 'parts'}", *MIRRORED,
     ]  # fmt: skip
     process = subprocess.Popen(arguments, cwd=clinic.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = tmp_path / "parts" / "checkpoints" / "2"
@@ -217,7 +223,7 @@ def test_kill_minus_9_and_resume_is_bit_equal(root, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert folder.exists()
-    resumed = train(root, tmp_path / "parts", *steps)
+    resumed = train(root, tmp_path / "parts", *MIRRORED)
     assert resumed.returncode == 0, resumed.stderr
-    parts, whole = states_of(tmp_path / "parts", tmp_path / "whole")
+    parts, whole = states_of(tmp_path / "parts", mirrored)
     assert parts == whole

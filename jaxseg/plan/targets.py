@@ -19,7 +19,8 @@ GPUS = ("a10", "a100", "a6000", "b200", "h100", "h200", "l4", "l40s", "rtx", "t4
 WITHOUT_BFLOAT16 = ("t4", "v100")
 MARGIN = 0.95  # of an accelerator's memory: the rest is for the next batch, what an evaluation compiles, fragments
 GPU_SHARE = 0.75  # of a GPU's memory, which JAX takes unless XLA_CLIENT_MEM_FRACTION says otherwise
-HOST_SHARE = 0.8  # of a host: the rest is for the interpreter with its packages, the next batches, other programs
+HOST_SHARE = 0.9  # of a host: the rest is for other programs
+HOST_RESERVE = 1.5 * GIB  # of that, what a run holds beside the step: interpreter, compiler, data (docs/planning.md)
 _TPU = re.compile(r"(v\d+[a-z]*):\d+x\d+(x\d+)?")
 
 
@@ -63,7 +64,9 @@ def machine(name: str) -> Machine:
         remark = "compiled for a CPU in the place of the GPU: an estimate"
         return Machine(name, "cpu", 1, limit, f"{share} of {size} GiB", dtypes, remark)
     if kind == "cpu" and size:
-        limit, share = int(size * GIB * HOST_SHARE), f"{HOST_SHARE:.0%} of {size} GiB"
+        limit, share = int(size * GIB * HOST_SHARE - HOST_RESERVE), f"{HOST_SHARE:.0%} of {size} GiB less 1.5 GiB"
+        if limit <= 0:
+            raise UserError(f"plan.device={name!r} leaves nothing for a train step; a CPU should have at least 2 GiB.")
         return Machine(name, "cpu", 1, limit, share, ("float32",), runs=True)
     raise UserError(
         f"plan.device should be a TPU ({', '.join(AVAILABLE)}, with a power of two of chips as in v5e-4), a GPU with "

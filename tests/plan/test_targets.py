@@ -15,8 +15,10 @@ def test_machines():
     assert (targets.machine("v4-4").target, targets.machine("v4-4").size) == ("v4:2x2x1", 8)  # two devices a chip
     assert targets.machine("v5p-4").limit > 90 * GIB
     host = targets.machine("cpu-24")
-    assert (host.target, host.limit, host.dtypes, host.remark) == ("cpu", int(0.8 * 24 * GIB), ("float32",), "")
+    assert (host.target, host.limit, host.dtypes, host.remark) == ("cpu", int((0.9 * 24 - 1.5) * GIB), ("float32",), "")
     assert host.runs
+    with pytest.raises(UserError, match="'cpu-1' leaves nothing for a train step"):
+        targets.machine("cpu-1")
     card = targets.machine("h100-80")
     assert card.target == "cpu" and card.limit == pytest.approx(57 * GIB) and "an estimate" in card.remark
     assert targets.machine("v100-32").dtypes == ("float32",)

@@ -20,6 +20,7 @@ from jaxseg.typing import DataSet, StepFn, Task, UserError
 CLASS_LOSS = "dice_loss(ignore_background=True) + cross_entropy"
 REGION_LOSS = "dice_loss(activation='sigmoid') + binary_cross_entropy"
 OTHER_SEED = 500  # between the draws of both sides of an unpaired translation
+TAKE_ANY = ("none", "nnunet")  # augmentations that fit all images, and the second one takes half a second to trace
 LARGEST_PATCH = {2: 512, 3: 128}  # along each axis, where data.patch_size leaves it open
 
 
@@ -98,7 +99,7 @@ def check_model(config: ConfigDict, known: Facts) -> None:
     # Sizes that the data will decide are stood in for by some that any data could have.
     steps = divisor(config, known)
     patch = tuple(size or 2 * step for size, step in zip(config.data.patch_size, steps))
-    augment.from_string(config.augment, patch_size=patch)
+    _check_augmentation(config, known, patch)
     shape = (1, *patch, input_channels(config, known))
     try:
         image = jax.ShapeDtypeStruct(shape, np.float32)
@@ -227,6 +228,27 @@ def earlier_rounds(config: ConfigDict) -> int:
 def _frozen(config: ConfigDict, bound: Task) -> Task:
     for_good = config.optim.freeze and not config.optim.freeze_steps
     return transfer.freeze(bound, config.optim.freeze, groups=images.groups(config)[:1]) if for_good else bound
+
+
+def _check_augmentation(config: ConfigDict, known: Facts, patch: tuple[int, ...]) -> None:
+    """Traces the augmentation, so that an axis or a channel that images lack is told before they are prepared."""
+    own = ConfigDict(config.to_dict(), type_safe=False)
+    own.data.patch_size = patch
+    augmentation = transforms(own, known)
+    if config.augment in TAKE_ANY:
+        return
+    size, channels = augment.raw_patch_size(config.augment, patch), len(known.channels)
+    counts = images.pictures(config, channels).items()
+    pictures = {name: jax.ShapeDtypeStruct((1, *size, count), np.float32) for name, count in counts}
+    maps = {name: jax.ShapeDtypeStruct((1, *size), np.int32) for name in ("label", "previous")}
+    batch = {**pictures, **maps, "index": jax.ShapeDtypeStruct((1,), np.int32)}
+    try:
+        jax.eval_shape(augmentation, jax.eval_shape(lambda: jax.random.key(0)), batch)
+    except UserError:
+        raise
+    except ValueError as error:
+        axes = f"{len(size)} axes and {channels} channel{'s' * (channels > 1)}"
+        raise UserError(f"augment = {config.augment!r} does not suit images of {axes}. {error}") from error
 
 
 def transforms(config: ConfigDict, known: Facts) -> Callable:

@@ -118,11 +118,9 @@ def batch_shapes(config: ConfigDict, known: build.Facts, folder: paths.Path) -> 
         return {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in first.items()}
     size, patch = config.data.batch_size, augment.raw_patch_size(config.augment, tuple(config.data.patch_size))
     maps = ("label", "previous") if config.data.previous else ("label",)
-    pictures = {"image": len(known.channels)}
-    if config.task == "translation" and not config.translation.paired:
-        pictures["other"] = len(config.translation.target if images.has_other(config) else known.channels)
+    pictures = images.pictures(config, len(known.channels)).items()
     return {
-        **{name: jax.ShapeDtypeStruct((size, *patch, count), np.float32) for name, count in pictures.items()},
+        **{name: jax.ShapeDtypeStruct((size, *patch, count), np.float32) for name, count in pictures},
         **{name: jax.ShapeDtypeStruct((size, *patch), np.int32) for name in maps},
         "index": jax.ShapeDtypeStruct((size,), np.int32),
     }

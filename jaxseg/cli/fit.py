@@ -23,6 +23,7 @@ def plan(
     *,
     by_rule: Callable[..., dict[str, dict[str, Any]]],
     settings_of: Callable[[Mapping[str, Any]], ConfigDict],
+    problem_of: Callable[[ConfigDict], str],
 ) -> dict[str, dict[str, Any]]:
     """Returns the configurations of `rule_plan` with patch and batch as the device takes them, and prints each trial.
 
@@ -35,24 +36,31 @@ def plan(
       machine: what must hold the train step.
       by_rule: `rule_plan` of the data set, still without a planner.
       settings_of: from a configuration to its config.
+      problem_of: why a config would be refused, "" if it would not; such a configuration is left out, which is said.
 
     Raises:
-      UserError: the device's compiler is not here, or the smallest patch does not fit.
+      UserError: the device's compiler is not here, or the smallest patch does not fit, or all are left out.
     """
     jax.config.update("jax_platforms", "cpu")  # shapes only: no accelerator is asked for
     devices = targets.devices(machine.target)[: machine.size]
     if machine.remark:
         print(f"{machine.name}: {machine.remark}")
-    planner, result = plans.PLANNERS[config.plan.planner], {}
+    planner, result, problem = plans.PLANNERS[config.plan.planner], {}, ""
     for name in ("2d", "3d_fullres", "3d_lowres"):
         configuration = by_rule(planner=planner).get(name)
         if configuration is None or name not in config.plan.configurations:
+            continue
+        problem = problem_of(settings_of(configuration))
+        if problem:
+            print(f"{name:<12} is left out: {problem}")
             continue
         result[name] = chosen = _fitted(name, configuration, config, known, machine, devices, settings_of)
         if name == "3d_fullres" and "dtype" in chosen:  # what fits says whether, and how coarse, a lower one is needed
             topology = plans.network_topology(chosen["spacing"], chosen["patch_size"])
             score = plans.memory_score(topology, num_classes=len(known.regions or known.classes), planner=planner)
             planner = planner._replace(reference={**planner.reference, 3: score})
+    if problem and not result:
+        raise UserError(f"No configuration can be planned for {machine.name}. {problem}")
     return result
 
 

@@ -53,7 +53,9 @@ def plan(arguments: workdir.Arguments) -> None:
     if machine is None:
         planned = {name: chosen for name, chosen in by_rule(planner=planner).items() if name in wanted}
     else:
-        planned = fit.plan(config, build.facts(dataset), machine, by_rule=by_rule, settings_of=settings_of)
+        known = build.facts(dataset)
+        problem_of = functools.partial(_problem, known=known)
+        planned = fit.plan(config, known, machine, by_rule=by_rule, settings_of=settings_of, problem_of=problem_of)
     target = pathlib.Path(arguments.output) if arguments.output else folder / FOLDER
     texts = {}
     for name, chosen in (planned | _cascade(planned)).items():

@@ -82,3 +82,20 @@ def test_a_sentence_for_the_user_comes_as_it_is(users, begin, monkeypatch):
     with pytest.raises(UserError) as caught:
         build.check_model(config, KNOWN)
     assert str(caught.value) == begin + "Fussy.width should be even; it is 3."
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        ("gamma|mirror(axes=(2,))", "mirror knows the axes -2 to 1 .* not 2"),
+        ("color_jitter", "color_jitter expects an RGB image with 3 channels"),
+    ],
+)
+def test_an_augmentation_that_images_do_not_suit_is_told_before_preparing(augment, message):
+    config = configs.base_config()
+    config.data.patch_size = (8, 8)
+    config.model = ConfigDict({"name": "unet", "ndim": 2, "features": (2, 4)})
+    build.check_model(config, KNOWN)
+    config.augment = augment
+    with pytest.raises(UserError, match=f"does not suit images of 2 axes and 1 channel. {message}"):
+        build.check_model(config, KNOWN)

@@ -6,6 +6,8 @@ from ml_collections import ConfigDict
 from jaxseg import plan
 from jaxseg.cli import build, fit, taken
 from jaxseg.config import base_config
+from jaxseg.plan import targets
+from jaxseg.typing import UserError
 
 KNOWN = build.Facts(("image",), ("background", "lesion"), (0, 1), (), None, None)
 
@@ -39,3 +41,13 @@ def test_a_quarter_is_added_where_no_step_can_be_run(monkeypatch, capsys):
     beyond = fit._allowance("2d", pair, lambda candidate: settings(), KNOWN, 400.0)
     assert beyond.bytes(1000) == 100 * 1000
     assert "no step could be run here (its process was ended by signal 9): 25%" in capsys.readouterr().out
+
+
+def test_a_configuration_that_would_be_refused_is_left_out(capsys):
+    configuration = {"spacing": (1.0, 1.0), "median_image_size_in_voxels": (64, 64)}
+    settings_of = {"problem_of": lambda config: "mirror knows no axis 2.", "settings_of": lambda chosen: settings()}
+    config = settings()
+    config.plan.configurations = ("2d",)
+    with pytest.raises(UserError, match=r"No configuration can be planned for cpu-8\. mirror knows no axis 2\."):
+        fit.plan(config, KNOWN, targets.machine("cpu-8"), by_rule=lambda planner: {"2d": configuration}, **settings_of)
+    assert "2d           is left out: mirror knows no axis 2." in capsys.readouterr().out

@@ -111,7 +111,7 @@ def test_mirror_swaps_pairs_only_with_left_and_right():
     np.testing.assert_array_equal(mirror()["label"], swapped[::-1, ::-1])
     np.testing.assert_array_equal(mirror(left_right_axis=0, axes=(0,))["label"], swapped[::-1])
     np.testing.assert_array_equal(mirror(axes=())["label"], label)
-    with pytest.raises(ValueError, match="no axis"):
+    with pytest.raises(ValueError, match="with 2 spatial axes, not 2"):
         mirror(axes=(2,))
 
 

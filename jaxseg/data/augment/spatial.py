@@ -233,8 +233,10 @@ def mirror(
     image, label = sample["image"], sample["label"]
     n = label.ndim
     axes = range(n) if axes is None else axes
-    if any(not -n <= axis < n for axis in (*axes, left_right_axis)):
-        raise ValueError(f"An image with {n} spatial axes has no axis {tuple(axes)} or {left_right_axis}.")
+    missing = sorted({axis for axis in (*axes, left_right_axis) if not -n <= axis < n})
+    if missing:
+        named = " and ".join(map(str, missing))
+        raise ValueError(f"mirror knows the axes {-n} to {n - 1} of an image with {n} spatial axes, not {named}.")
     flips = chance(key, probability, (n,))
     for axis in sorted({axis % n for axis in axes}):
         image, label = _flip(image, axis, flips[axis]), _flip(label, axis, flips[axis])

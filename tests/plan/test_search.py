@@ -20,7 +20,7 @@ def memory(candidate, *, half=0.5):
 
 def run(limit, *, measure=memory, most=np.inf, **options):
     topologies = tuple(plan.patches(SPACING, MEDIAN))
-    voxels = min(most, 1e12)
+    voxels = min(most, 1e8)  # every batch up to it is a candidate
     best, trials = plan.search(topologies, measure, limit=int(limit), largest_batch_voxels=voxels, **options)
     return topologies, best, trials
 

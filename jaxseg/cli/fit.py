@@ -110,10 +110,11 @@ def _fitted(name, configuration, config, known, machine, devices, settings_of) -
 
 def _allowance(name, pair, settings, known, a_voxel: float) -> plans.Allowance:
     """Runs two small steps for what they take beyond the compiler's sum; `a_voxel` of it where they cannot be run."""
+    print(f"{name:<12} two small steps are run to see what they take beyond the compiler's sum", flush=True)
     try:
         found = [taken.measure(settings(candidate), known) for candidate in pair]
     except taken.NotMeasured as error:
-        print(f"{name:<12} no step could be run here ({error}): {UNMEASURED:.0%} of the compiler's sum are added")
+        print(f"{name:<12} no step could be run here ({error}): {UNMEASURED:.0%} of the compiler's sum is added")
         return plans.Allowance(0.0, UNMEASURED * a_voxel)
     for candidate, own in zip(pair, found):
         print(

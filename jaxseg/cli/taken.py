@@ -54,6 +54,7 @@ def measure(config: ConfigDict, known: build.Facts) -> Measured:
         **os.environ,
         **ALLOCATOR,
         "JAX_PLATFORMS": "cpu",
+        "JAX_TRACEBACK_FILTERING": "off",  # so that the last line of an error is the error
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     command = [sys.executable, "-c", "from jaxseg.cli import taken; taken.child()"]

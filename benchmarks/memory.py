@@ -9,7 +9,7 @@ process while four steps run (VmHWM of /proc/self/status, set back through /proc
 before them, of which the arguments, which are there by then, are no part (`jaxseg/cli/taken.py`). Linux with glibc.
 """
 
-import functools
+import math
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -58,20 +58,18 @@ def line(series: Series) -> plan.Allowance:
         if min(topology.patch) >= 2 ** (levels - 1)
     )
     patch, batch = series.steps[-1]
-    largest = plan.Candidate(plan.network_topology((1.0,) * len(patch), patch), batch, "float32", False)
-    small = plan.small_candidates(topologies, load=largest.load, dtype="float32")
-    found = [taken.measure(settings(series, patch=own.topology.patch, batch=own.batch), KNOWN) for own in small]
+    small = plan.small_candidates(topologies, load=batch * math.prod(patch), dtype="float32")
+    beyond, found = taken.beyond(small, lambda own: settings(series, patch=own.topology.patch, batch=own.batch), KNOWN)
     for own, step in zip(small, found):
         name = f"{own.batch} x {' x '.join(map(str, own.topology.patch))}"
         print(f"{series.name}: {name} was run: {step.taken / 2**30:.3f} GiB, compiler {step.predicted / 2**30:.3f}")
-    return plan.allowance([(own.load, step.taken - step.predicted) for own, step in zip(small, found)])
+    return beyond
 
 
 def row(series: Series, beyond: plan.Allowance, *, patch: tuple[int, ...], batch: int, remat: bool) -> list[Any]:
     """One step: its name, and GiB by the compiler, as planned and as taken, with the difference of the last two."""
     step = taken.measure(settings(series, patch=patch, batch=batch, remat=remat), KNOWN)
-    load = functools.reduce(lambda one, other: one * other, patch, batch)
-    planned = step.predicted + beyond.bytes(load)
+    planned = step.predicted + beyond.bytes(batch * math.prod(patch))
     name = f"{series.name}, {batch} x {' x '.join(map(str, patch))}"
     sizes = [f"{size / 2**30:.3f}" for size in (step.predicted, planned, step.taken)]
     return [name, "yes" if remat else "no", *sizes, f"{step.taken / planned - 1:+.1%}"]

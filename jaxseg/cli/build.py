@@ -237,18 +237,28 @@ def _check_augmentation(config: ConfigDict, known: Facts, patch: tuple[int, ...]
     augmentation = transforms(own, known)
     if config.augment in TAKE_ANY:
         return
-    size, channels = augment.raw_patch_size(config.augment, patch), len(known.channels)
-    counts = images.pictures(config, channels).items()
-    pictures = {name: jax.ShapeDtypeStruct((1, *size, count), np.float32) for name, count in counts}
-    maps = {name: jax.ShapeDtypeStruct((1, *size), np.int32) for name in ("label", "previous")}
-    batch = {**pictures, **maps, "index": jax.ShapeDtypeStruct((1,), np.int32)}
     try:
-        jax.eval_shape(augmentation, jax.eval_shape(lambda: jax.random.key(0)), batch)
+        jax.eval_shape(augmentation, jax.eval_shape(lambda: jax.random.key(0)), batch_shapes(own, known))
     except UserError:
         raise
     except ValueError as error:
-        axes = f"{len(size)} axes and {channels} channel{'s' * (channels > 1)}"
+        channels = len(known.channels)
+        axes = f"{len(patch)} axes and {channels} channel{'s' * (channels > 1)}"
         raise UserError(f"augment = {config.augment!r} does not suit images of {axes}. {error}") from error
+
+
+def batch_shapes(config: ConfigDict, known: Facts) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shapes and types of a batch of patches as the loader gives it."""
+    size, patch = config.data.batch_size, augment.raw_patch_size(config.augment, tuple(config.data.patch_size))
+    maps = ("label", "previous") if config.data.previous else ("label",)
+    pictures = {"image": len(known.channels)}
+    if config.task == "translation" and not config.translation.paired:
+        pictures["other"] = len(config.translation.target if images.has_other(config) else known.channels)
+    return {
+        **{name: jax.ShapeDtypeStruct((size, *patch, count), np.float32) for name, count in pictures.items()},
+        **{name: jax.ShapeDtypeStruct((size, *patch), np.int32) for name in maps},
+        "index": jax.ShapeDtypeStruct((size,), np.int32),
+    }
 
 
 def transforms(config: ConfigDict, known: Facts) -> Callable:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from jaxseg import paths
 from jaxseg import plan as plans
 from jaxseg.cli import build, image_cases, images, workdir
-from jaxseg.data import augment, fingerprint, store
+from jaxseg.data import fingerprint, store
 from jaxseg.plan import targets
 from jaxseg.tasks.images import style_length
 from jaxseg.train import parallel
@@ -116,14 +116,7 @@ def batch_shapes(config: ConfigDict, known: build.Facts, folder: paths.Path) -> 
             raise UserError(f"The sizes of task='instance' come from prepared data; run --mode prepare into {target}.")
         first = next(build.batches(config, store.open(target), start_step=0))
         return {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in first.items()}
-    size, patch = config.data.batch_size, augment.raw_patch_size(config.augment, tuple(config.data.patch_size))
-    maps = ("label", "previous") if config.data.previous else ("label",)
-    pictures = images.pictures(config, len(known.channels)).items()
-    return {
-        **{name: jax.ShapeDtypeStruct((size, *patch, count), np.float32) for name, count in pictures},
-        **{name: jax.ShapeDtypeStruct((size, *patch), np.int32) for name in maps},
-        "index": jax.ShapeDtypeStruct((size,), np.int32),
-    }
+    return build.batch_shapes(config, known)
 
 
 def _train(config: ConfigDict, known: build.Facts, task: Task, state: states.State, devices, *, batch: dict) -> Any:

@@ -112,7 +112,7 @@ def _allowance(name, pair, settings, known, a_voxel: float) -> plans.Allowance:
     """Runs two small steps for what they take beyond the compiler's sum; `a_voxel` of it where they cannot be run."""
     print(f"{name:<12} two small steps are run to see what they take beyond the compiler's sum", flush=True)
     try:
-        found = [taken.measure(settings(candidate), known) for candidate in pair]
+        allowance, found = taken.beyond(pair, settings, known)
     except taken.NotMeasured as error:
         print(f"{name:<12} no step could be run here ({error}): {UNMEASURED:.0%} of the compiler's sum is added")
         return plans.Allowance(0.0, UNMEASURED * a_voxel)
@@ -122,7 +122,7 @@ def _allowance(name, pair, settings, known, a_voxel: float) -> plans.Allowance:
             f"{_gib(own.taken)} GiB, {_gib(own.predicted)} by the compiler",
             flush=True,
         )
-    return plans.allowance([(own.load, step.taken - step.predicted) for own, step in zip(pair, found)])
+    return allowance
 
 
 def _entries(candidate: plans.Candidate) -> dict[str, Any]:

@@ -264,13 +264,6 @@ def with_other(augment: Callable) -> Callable:
     return both
 
 
-def pictures(config: ConfigDict, channels: int) -> dict[str, int]:
-    """The images of a training batch by name, with how many channels each has."""
-    if config.task != "translation" or config.translation.paired:
-        return {"image": channels}
-    return {"image": channels, "other": len(config.translation.target) if has_other(config) else channels}
-
-
 def beside(first: Iterator[dict], second: Iterator[dict]) -> Iterator[dict]:
     """Yields the first's batches with the second's images as "other"; closing it closes both."""
     try:

@@ -12,6 +12,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxseg import plan as plans
-from jaxseg.cli import build, compile
+from jaxseg.cli import build
 from jaxseg.train import parallel
 
 STEPS = 4  # which operations run at the same time differs from step to step, and with it the memory
@@ -66,6 +67,19 @@ def measure(config: ConfigDict, known: build.Facts) -> Measured:
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def beyond(
+    pair: Sequence[plans.Candidate], settings: Callable[[plans.Candidate], ConfigDict], known: build.Facts
+) -> tuple[plans.Allowance, list[Measured]]:
+    """Runs two candidates, of configs `settings(candidate)`; returns what to add to any, and what both took.
+
+    Raises:
+      NotMeasured: as for `measure`.
+    """
+    found = [measure(settings(candidate), known) for candidate in pair]
+    samples = [(own.load, float(step.taken - step.predicted)) for own, step in zip(pair, found)]
+    return plans.allowance(samples), found
+
+
 def child() -> None:
     """The other process: a config and the data set's facts from standard input, figures to standard output."""
     settings, known = pickle.load(sys.stdin.buffer)
@@ -75,7 +89,7 @@ def child() -> None:
 def _measured(config: ConfigDict, known: build.Facts) -> Measured:
     task = build.task(config, known)
     shapes = build.state_shapes(config, known, task)
-    batch_shapes = compile.batch_shapes(config, known, pathlib.Path())
+    batch_shapes = build.batch_shapes(config, known)
     step = parallel.compile_for(
         build.train_step(config, known, task),
         shapes,
